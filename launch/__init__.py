@@ -1,0 +1,1 @@
+"""Entry points: each file is a script, and composes the other five folders."""

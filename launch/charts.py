@@ -1,0 +1,370 @@
+"""The pictures of a report, as SVG text to stand inside an HTML page.
+
+matplotlib draws with placeholder colours, which then become the page's CSS variables (launch/page.py), so that pictures
+follow light and dark. Equal numbers give equal bytes: no dates, and ids from a fixed salt. Sizes are in points.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+INK, MUTED, GRID, CARD, BLUE, ORANGE, GREEN = (f"#0000{number:02x}" for number in range(1, 8))
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", CARD: "card", BLUE: "blue", ORANGE: "orange", GREEN: "green"}
+METHOD_COLOURS = {"evolution": BLUE, "random": ORANGE, "optimum": GREEN}
+METHOD_NAMES = {"evolution": "evolution", "random": "random search", "optimum": "exact optimum"}
+
+WIDTH = 370.0
+MOST_POINTS = 2000
+_RC = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.unicode_minus": True,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.facecolor": "none",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.xmargin": 0.02,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "savefig.facecolor": "none",
+}
+
+
+def render(name: str, height: float, draw: Callable[[Figure], None], width: float = WIDTH) -> str:
+    """What `draw` puts on a figure, as an <svg> element. `name` keeps the ids of pictures on one page apart."""
+    with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        draw(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg ") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    view = re.search(r'viewBox="[^"]*"', svg)
+    assert view is not None
+    svg = f"<svg {view.group()}>" + svg[svg.index(">") + 1 :]
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg).replace("xlink:href=", "href=")
+    svg = re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return re.sub(r"\n\s*", "\n", svg).strip()
+
+
+def millions(value: float) -> str:
+    """MACs or parameters as people say them."""
+    return f"{value / 1e6:.3g} M" if value < 1e9 else f"{value / 1e9:.3g} G"
+
+
+def _macs_axis(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel("MACs of one image, millions")
+
+
+@dataclass(frozen=True)
+class Box:
+    """One layer of a chain as it is drawn. macs_share: of the whole network's MACs."""
+
+    stage: str
+    op: str
+    channels: int
+    size: int
+    macs_share: float
+
+
+_ROW, _TOP = 18.0, 26.0
+
+
+def chain(boxes: Sequence[Box]) -> str:
+    """From top to bottom: width is channels, strength of colour the kernel, height the expansion; identity a line."""
+    height = _TOP + _ROW * len(boxes) + 6
+    widest = max(box.channels for box in boxes)
+    kernels = [_number_after("k", box.op) for box in boxes]
+    expansions = [_number_after("e", box.op) for box in boxes]
+
+    def draw(figure: Figure) -> None:
+        figure.set_layout_engine("none")
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+        axes.axis("off")
+        for x, words, side in ((97, "channels", "left"), (292, "operation", "left"), (WIDTH - 2, "MACs", "right")):
+            axes.text(x, 10, words, size=9, color=MUTED, ha=side, va="center")
+        axes.text(2, 10, "output", size=9, color=MUTED, va="center")
+        axes.plot((190, 190), (_TOP - 6, height - 4), color=GRID, linewidth=1.5, zorder=0)
+        for row, box in enumerate(boxes):
+            y = _TOP + _ROW * (row + 0.5)
+            first = row == 0 or boxes[row - 1].stage != box.stage
+            if first:
+                last = max(n for n, other in enumerate(boxes) if other.stage == box.stage)
+                axes.plot((86, 86), (y - 7, _TOP + _ROW * (last + 0.5) + 7), color=MUTED, linewidth=1)
+                axes.text(2, y, f"{box.channels} × {box.size}²", size=9, color=INK, va="center")
+                if last > row:
+                    axes.text(2, y + 13, box.stage, size=8.5, color=MUTED, va="center")
+            if box.op == "identity":
+                axes.plot((178, 202), (y, y), color=MUTED, linewidth=1.2)
+            else:
+                _box(axes, y, box, widest, kernels, expansions)
+            shade = MUTED if box.op == "identity" else INK
+            axes.text(292, y, box.op, size=9.5, color=shade, va="center")
+            share = f"{100 * box.macs_share:.1f} %" if box.macs_share else ""
+            axes.text(WIDTH - 2, y, share, size=9, color=MUTED, ha="right", va="center")
+
+    return render("chain", height, draw)
+
+
+def _box(axes: Axes, y: float, box: Box, widest: int, kernels: list[int], expansions: list[int]) -> None:
+    kernel, expansion = _number_after("k", box.op), _number_after("e", box.op)
+    ranks = sorted({k for k in kernels if k})
+    alpha = 0.4 + 0.6 * ranks.index(kernel) / max(1, len(ranks) - 1) if kernel and len(ranks) > 1 else 0.85
+    tall = 13.0 if expansion == max(expansions) else 7.5
+    width = max(6.0, 186 * box.channels / widest)
+    colour = BLUE if kernel else GREEN
+    shape = FancyBboxPatch(
+        (190 - width / 2 + 2, y - tall / 2), width - 4, tall, boxstyle="round,pad=0,rounding_size=2.5", linewidth=0
+    )
+    shape.set(facecolor=CARD, zorder=2)
+    axes.add_patch(shape)
+    tinted = FancyBboxPatch(
+        (190 - width / 2 + 2, y - tall / 2), width - 4, tall, boxstyle="round,pad=0,rounding_size=2.5", linewidth=0
+    )
+    tinted.set(facecolor=colour, alpha=alpha, zorder=3)
+    axes.add_patch(tinted)
+
+
+def _number_after(letter: str, op: str) -> int:
+    """5 after k in k5e6 and shuffle-k5; 0 where there is none."""
+    found = re.search(rf"(?:^|[-\d]){letter}(\d+)", op)
+    return int(found.group(1)) if found else 0
+
+
+def progress(best: Mapping[str, Sequence[float | None]], optimum: float | None) -> str:
+    """Best score so far against evaluations, a step line a method; the exact optimum as a level."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for method, curve in best.items():
+            known = [(number, score) for number, score in enumerate(curve, start=1) if score is not None]
+            turns = [p for i, p in enumerate(known) if i in (0, len(known) - 1) or known[i - 1][1] != p[1]]
+            style = "-" if method == "evolution" else "--"
+            axes.step(*zip(*turns, strict=True), style, where="post", color=_colour(method), label=_name(method))
+        if optimum is not None:
+            axes.axhline(optimum, color=GREEN, linewidth=1.2, linestyle=":", label=METHOD_NAMES["optimum"])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set(xlabel="candidates scored", ylabel="best score so far")
+        axes.legend(loc="lower right")
+
+    return render("progress", 240, draw)
+
+
+Points = tuple[Sequence[float], Sequence[float]]
+
+
+def score_against_macs(
+    points: Mapping[str, Points], winner: tuple[float, float] | None, controls: Sequence[float], limits: Sequence[float]
+) -> str:
+    """Every candidate by MACs and score; controls, which have no score, as ticks on the axis; limits as lines."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for method, (macs, scores) in reversed(points.items()):
+            mark = "o" if method == "evolution" else "x"
+            axes.plot(
+                macs, scores, mark, color=_colour(method), markersize=3.6, alpha=0.55, label=_name(method), mew=0.9
+            )
+        for limit in limits:
+            axes.axvline(limit, color=INK, linewidth=1, linestyle="--", label="limit" if limit == limits[0] else None)
+        if controls:
+            level = axes.get_xaxis_transform()
+            axes.plot(
+                controls, [0.02] * len(controls), "^", color=ORANGE, transform=level, markersize=6, label="controls"
+            )
+        if winner is not None:
+            axes.plot(*winner, "*", color=BLUE, markeredgecolor=INK, markersize=13, mew=0.8, label="winner")
+        _macs_axis(axes)
+        axes.set(ylabel="score")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, columnspacing=1.2)
+
+    return render("score-macs", 270, draw)
+
+
+def thinned(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most MOST_POINTS of them, evenly spread over the search: enough to see, small enough to mail."""
+    step = -(-len(values) // MOST_POINTS) if values else 1
+    return list(values[::step])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A share with its 95 % interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    is_winner: bool
+
+
+def intervals(rows: Sequence[Measured]) -> str:
+    """One dot with its interval a network, from the top down, in per cent."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for y, row in enumerate(rows):
+            colour = BLUE if row.is_winner else ORANGE
+            axes.plot((100 * row.low, 100 * row.high), (y, y), color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot(100 * row.value, y, "o" if row.is_winner else "D", color=colour, markersize=7)
+            axes.annotate(
+                f"{100 * row.value:.1f}", (100 * row.value, y), (0, 7), textcoords="offset points", ha="center", size=9
+            )
+        axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel="accuracy on the test images, % (95 % interval)")
+        axes.set_yticks(range(len(rows)), [row.name for row in rows], color=INK, size=10)
+        axes.margins(x=0.06)
+        axes.grid(axis="y", visible=False)
+
+    return render("intervals", 66 + 30 * len(rows), draw)
+
+
+def heat_map(
+    layers: Sequence[str], rows: Sequence[str], values: Sequence[Sequence[float | None]], chosen: Sequence[str]
+) -> str:
+    """values[row][layer]: a stronger colour is higher; None is empty, nan a dash. Row chosen[layer] is framed."""
+    known = [v for row in values for v in row if v is not None and np.isfinite(v)]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    digits = 3 if high - low < 0.1 else 2
+    stages = [layer.split(".")[0] for layer in layers]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for y, (name, row) in enumerate(zip(rows, values, strict=True)):
+            for x, value in enumerate(row):
+                if value is None:
+                    continue
+                weight = (value - low) / (high - low) if high > low else 0.5
+                dash = not np.isfinite(value)
+                alpha = 0.0 if dash else 0.04 + 0.5 * weight  # the ink on it stays legible, light and dark
+                axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, facecolor=BLUE, alpha=alpha, linewidth=0))
+                colour = MUTED if dash else INK
+                axes.text(
+                    x, y, "–" if dash else f"{value:.{digits}f}", size=7.5, color=colour, ha="center", va="center"
+                )
+                if chosen and chosen[x] == name:
+                    frame = Rectangle(
+                        (x - 0.48, y - 0.46), 0.96, 0.92, fill=False, edgecolor=ORANGE, linewidth=2.2, zorder=5
+                    )
+                    axes.add_patch(frame)
+        axes.set(xlim=(-0.5, len(layers) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_yticks(range(len(rows)), rows, color=INK)
+        _layer_ticks(axes, stages, CARD, zorder=4)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+
+    return render("heat-map", 44 + 25 * len(rows), draw, width=720)
+
+
+def _layer_ticks(axes: Axes, stages: Sequence[str], colour: str = GRID, zorder: int = 0) -> None:
+    """Names each stage under its middle, with a line where the next one begins."""
+    names = list(dict.fromkeys(stages))
+    places = [[n for n, stage in enumerate(stages) if stage == name] for name in names]
+    axes.set_xticks([float(np.mean(place)) for place in places], [name.removeprefix("stage") for name in names])
+    axes.set_xlabel("stage, and its layers from left to right" if len(names) < len(stages) else "layer")
+    for place in places[:-1]:
+        axes.axvline(place[-1] + 0.5, color=colour, linewidth=1.2 if colour == GRID else 5, zorder=zorder)
+
+
+Dots = Sequence[Sequence[float]]
+
+
+def by_layer(
+    name: str, layers: Sequence[str], series: Mapping[str, Dots], quantity: str, band: tuple[float, float] | None = None
+) -> str:
+    """One dot a candidate. series[label][layer]: values, nan left out. Logarithmic where they span a factor of 10."""
+    every = [v for dots in series.values() for values in dots for v in values if np.isfinite(v)]
+    log = bool(every) and min(every) > 0 and max(every) > 10 * min(every)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        if band is not None:
+            axes.axhspan(*band, color=GREEN, alpha=0.2, linewidth=0, label=f"{band[0]:g} to {band[1]:g}")
+        for place, (label, dots) in enumerate(series.items()):
+            colour, mark = (BLUE, "o") if place % 2 == 0 else (ORANGE, "x")
+            shift = 0.4 * (place - (len(series) - 1) / 2)
+            step = 0.09 if len(series) == 1 else 0.03
+            xs = [n + shift + step * (i - (len(v) - 1) / 2) for n, v in enumerate(dots) for i in range(len(v))]
+            ys = [v for values in dots for v in values]
+            axes.plot(xs, ys, mark, color=colour, markersize=3.2, alpha=0.8, mew=0.9, label=label)
+        axes.set_yscale("log" if log else "linear")
+        axes.set_xlim(-0.7, len(layers) - 0.3)
+        if band is not None and not log:
+            low, high = axes.get_ylim()
+            axes.set_ylim(min(low, band[0] - 0.05), max(high, band[1] + 0.05))
+        axes.grid(axis="x", visible=False)
+        _layer_ticks(axes, [layer.split(".")[0] for layer in layers])
+        axes.set_ylabel(quantity)
+        if len(series) > 1 or band is not None:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+
+    return render(name, 230, draw)
+
+
+def curves(name: str, lines: Mapping[str, Points], quantity: str, x_name: str, winner: str = "") -> str:
+    """Lines over training. Where there are several, the winner's is blue and the others orange."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        plain = len(lines) == 1
+        others = [label for label in lines if label != winner]
+        for label, (xs, ys) in lines.items():
+            is_winner = plain or label == winner
+            style = "-" if is_winner else ("--", "-.", ":")[others.index(label) % 3]
+            mark = "o" if len(xs) < 2 else ""
+            axes.plot(
+                xs,
+                ys,
+                style,
+                marker=mark,
+                color=BLUE if is_winner else ORANGE,
+                label=label,
+                zorder=3 if is_winner else 2,
+            )
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set(xlabel=x_name, ylabel=quantity)
+        if not plain:
+            figure.legend(
+                *axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(4, len(lines)), columnspacing=1.0
+            )
+
+    return render(name, 190 if len(lines) == 1 else 215, draw)
+
+
+def _colour(method: str) -> str:
+    return METHOD_COLOURS.get(method, MUTED)
+
+
+def _name(method: str) -> str:
+    return METHOD_NAMES.get(method, method)

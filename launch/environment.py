@@ -1,0 +1,30 @@
+"""What a run ran on: versions, processes, machine. Part of its provenance."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from subshot.train.dist import World
+
+PACKAGES = ("torch", "numpy", "deap", "nvidia-dali-cuda130", "scipy", "safetensors")
+
+
+def describe_environment(world: World) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "processes": world.size,
+        "device": str(world.device),
+        "device_name": torch.cuda.get_device_name(world.device)
+        if world.device.type == "cuda"
+        else platform.processor(),
+        "cpu_cores": os.cpu_count(),
+        "threads_per_process": torch.get_num_threads(),
+        "gradient_sum": "fixed order over virtual shards",
+    }

@@ -1,0 +1,188 @@
+"""The search stage of a run: evolution, the random control, and the exact optimum where the score is additive.
+
+Every process runs this alike; only the evaluator shares work. After each generation the history and the state are on
+disk, so a stopped search goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from subshot.launch.cli import RunLog
+from subshot.launch.config import SearchConfig
+from subshot.launch.scoring import Scorer
+from subshot.search.evolution import EvolutionConfig, State, ask, init, random_search, tell, why_finished
+from subshot.search.history import Candidate, Proposal
+from subshot.search.knapsack import optimum
+from subshot.search.objectives import Constraint, Limit
+from subshot.search.sampling import LegalSampler
+from subshot.supernet.chain import ChainSpace
+from subshot.supernet.cost import activation_mib
+from subshot.supernet.space import Additive, Genotype, describe
+from subshot.train.dist import World
+from subshot.train.run_dir import RunDir, append_jsonl, json_line, read_json, read_jsonl, replacing, write_json
+
+CONTROLS = 3
+SAME_COST = 0.05
+
+
+def explore(
+    config: SearchConfig,
+    space: ChainSpace,
+    sampler: LegalSampler,
+    scorer: Scorer,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> None:
+    """Runs or resumes both searches, and writes history.jsonl, state.json and summary.json."""
+    log.line(f"score: {scorer.name}; {config.evolution.budget} candidates each for evolution and the random control")
+    searches = {"evolution": config.evolution, "random": random_search(config.evolution)}
+    states = _saved_states(list(searches), config.seed, run)
+    if world.is_main:
+        known = [row for method, state in states.items() for row in _rows(method, state.history, space)]
+        with replacing(run.history_jsonl) as temporary:
+            temporary.write_text("".join(json_line(row) + "\n" for row in known), encoding="utf-8")
+    for method, settings in searches.items():
+        states[method] = _run(method, settings, sampler, scorer, states, world, run, log)
+    if world.is_main:
+        write_json(run.summary_json, _summary(config, space, sampler, scorer, states, log))
+
+
+def _saved_states(methods: list[str], seed: int, run: RunDir) -> dict[str, State]:
+    """Where each search stood when the run was last saved; at its beginning where it was not. Their seeds differ."""
+    saved = read_json(run.state_json) if run.state_json.is_file() else {}
+    rows = read_jsonl(run.history_jsonl)
+    states = {}
+    for offset, method in enumerate(methods):
+        states[method] = init(seed + offset)
+        if method in saved:
+            theirs = [Candidate.from_json(row) for row in rows if row["method"] == method]
+            states[method] = State.from_json(saved[method], theirs)
+    return states
+
+
+def _run(
+    method: str,
+    settings: EvolutionConfig,
+    sampler: LegalSampler,
+    scorer: Scorer,
+    states: dict[str, State],
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> State:
+    state = states[method]
+    space = sampler.space
+    assert isinstance(space, ChainSpace)
+
+    def generations() -> Iterator[Proposal]:
+        nonlocal state
+        while proposals := ask(settings, sampler, state):
+            scores = scorer.evaluator.evaluate([proposal.genotype for proposal in proposals])
+            before = state.evaluated
+            state = tell(settings, state, proposals, scores)
+            states[method] = state
+            if world.is_main:
+                append_jsonl(run.history_jsonl, _rows(method, state.history[before:], space))
+                write_json(run.state_json, {name: known.to_json() for name, known in states.items()})
+            yield from proposals
+
+    for _ in log.progress(generations(), settings.budget, method, state.evaluated):
+        pass
+    best = state.best[0].score if state.best else None
+    if best is None:
+        raise ValueError(f"{method}: not one of {state.evaluated} candidates could be scored; see {run.history_jsonl}")
+    log.line(f"{method}: best score {best:.6g}; {why_finished(settings, sampler, state)}")
+    return state
+
+
+def _rows(method: str, candidates: Sequence[Candidate], space: ChainSpace) -> list[dict[str, Any]]:
+    return [
+        {"method": method, **candidate.to_json(), "costs": _costs(space, candidate.genotype)}
+        for candidate in candidates
+    ]
+
+
+def _costs(space: ChainSpace, genotype: Genotype) -> dict[str, int]:
+    cost = space.cost(genotype)
+    return {"macs": cost.macs, "params": cost.params, "activation_elements": cost.activation_elements}
+
+
+def _summary(
+    config: SearchConfig,
+    space: ChainSpace,
+    sampler: LegalSampler,
+    scorer: Scorer,
+    states: dict[str, State],
+    log: RunLog,
+) -> dict[str, Any]:
+    """What the run found, and what is to be retrained: the best, and random networks of the winner's cost."""
+    winner = states["evolution"].best[0]
+    assert winner.score is not None
+    found = {
+        "score": scorer.name,
+        "best": [_network(space, c.genotype, c.score) for c in states["evolution"].best],
+        "random_best": _network(space, states["random"].best[0].genotype, states["random"].best[0].score),
+        "digests": {method: state.digest for method, state in states.items()},
+        "controls": [_network(space, g, None) for g in same_cost_networks(space, winner.genotype, config.seed)],
+        "evaluated": {method: state.evaluated for method, state in states.items()},
+        "legal_fraction": sampler.legal_fraction(np.random.default_rng(config.seed)),
+    }
+    if scorer.additive is not None:
+        genotype, score = exact_optimum(space, scorer.additive, sampler.constraints)
+        found["optimum"] = _network(space, genotype, score)
+        for method, state in states.items():
+            reached = state.best[0].score
+            assert reached is not None
+            regret = (score - reached) / max(abs(score), 1e-12)
+            log.line(f"{method}: {100 * regret:.3f} % below the exact optimum {score:.6g}")
+            found[f"{method}_regret"] = regret
+    log.line(f"winner: {describe(space, winner.genotype)}  ({_costs(space, winner.genotype)['macs'] / 1e6:.2f} M MACs)")
+    return found
+
+
+def _network(space: ChainSpace, genotype: Genotype, score: float | None) -> dict[str, Any]:
+    costs: dict[str, Any] = dict(_costs(space, genotype))
+    costs["activation_mib"] = round(activation_mib(costs["activation_elements"]), 3)
+    text = describe(space, genotype)
+    digest = hashlib.sha256(f"{space.name} {text}".encode()).hexdigest()[:16]
+    return {"genotype": list(genotype), "choices": text, "hash": digest, "score": score, "costs": costs}
+
+
+def exact_optimum(space: ChainSpace, score: Additive, constraints: tuple[Constraint, ...]) -> tuple[Genotype, float]:
+    """The best legal canonical genotype and its score. Runs of interchangeable layers count as one decision each, so
+    that a network stands in the problem once, in the form that the search scores."""
+    grouped = grouped_additive(space, score)
+    best = optimum(grouped, [Constraint(grouped_additive(space, c.cost), c.limit) for c in constraints])
+    genotype = tuple(g for group, choice in zip(space.groups, best.genotype, strict=True) for g in group[choice])
+    return genotype, best.score
+
+
+def grouped_additive(space: ChainSpace, additive: Additive) -> Additive:
+    """The same quantity over the space's groups of layers: one entry for each canonical setting of a group."""
+    table, first = [], 0
+    for group in space.groups:
+        width = len(group[0])
+        rows = additive.table[first : first + width]
+        table.append(tuple(sum(row[c] for row, c in zip(rows, setting, strict=True)) for setting in group))
+        first += width
+    return Additive(additive.base, tuple(table))
+
+
+def same_cost_networks(space: ChainSpace, winner: Genotype, seed: int) -> list[Genotype]:
+    """Random networks whose MACs are within 5 % of the winner's: what the winner has to beat. Fewer where there are
+    no more."""
+    macs = space.cost(winner).macs
+    for width in (SAME_COST, 2 * SAME_COST, 4 * SAME_COST):
+        limit = Limit("macs", maximum=macs * (1 + width), minimum=macs * (1 - width))
+        sampler = LegalSampler(space, [Constraint(space.costs["macs"], limit)])
+        drawn = [space.canonical(g) for g in sampler.draw(np.random.default_rng(seed), 50)]
+        others = [g for g in dict.fromkeys(drawn) if g != winner]
+        if len(others) >= CONTROLS:
+            break
+    return others[:CONTROLS]

@@ -1,0 +1,132 @@
+"""What a run found, in sentences: each is worked out from the record alone, and says its own limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from subshot.launch.charts import METHOD_NAMES, Measured
+from subshot.launch.record import Record
+from subshot.search.ranking import kendall
+
+
+def best_so_far(rows: Sequence[dict[str, Any]]) -> list[float | None]:
+    """The best score among the first i + 1 candidates; None before the first score."""
+    best: float | None = None
+    curve = []
+    for row in rows:
+        if row["score"] is not None and (best is None or row["score"] > best):
+            best = row["score"]
+        curve.append(best)
+    return curve
+
+
+def method_name(method: str) -> str:
+    return METHOD_NAMES.get(method, method).capitalize()
+
+
+def network_name(folder: str) -> str:
+    """A folder below winners/ as a legend says it: those of winners begin with their rank."""
+    return f"winner {folder}" if folder[:1].isdigit() else folder
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def beside_random(record: Record) -> str | None:
+    """Evolution and random search after equally many candidates; None while one of them has no score."""
+    both = [record.history.get(method, []) for method in ("evolution", "random")]
+    count = min(map(len, both))
+    first, second = (best_so_far(rows[:count])[-1] if count else None for rows in both)
+    if first is None or second is None:
+        return None
+    if first == second:
+        return f"After {counted(count, 'candidate')} each, evolution and random search have found the same score"
+    side = "above" if first > second else "below"
+    return f"After {counted(count, 'candidate')} each, evolution is {abs(first - second):.3g} {side} random search"
+
+
+def methods(record: Record) -> list[str]:
+    """How far each search came, and how far that is from the exact optimum."""
+    said = []
+    for method, rows in record.history.items():
+        last = best_so_far(rows)[-1]
+        reached = "none of them scored" if last is None else f"best score {last:.6g}"
+        sentence = f"{method_name(method)}: {counted(len(rows), 'candidate')}, {reached}"
+        regret = record.summary.get(f"{method}_regret")
+        if regret is not None:
+            sentence += ", the exact optimum" if regret < 1e-9 else f", {100 * regret:.3g} % below the exact optimum"
+        said.append(sentence + ".")
+    unscored = sum(len(rows) - len(record.scored[method]) for method, rows in record.history.items())
+    if unscored:
+        said.append(f"{counted(unscored, 'candidate')} could not be scored; history.jsonl has the reasons.")
+    if not record.summary:
+        said.append("The search is not over, so these numbers will change.")
+    elif "optimum" in record.summary:
+        said.append(f"The exact optimum under the limits scores {record.summary['optimum']['score']:.6g}.")
+    else:
+        said.append("The exact optimum is not known: this score is not a sum over layers.")
+    return said
+
+
+def counts_macs(record: Record) -> str:
+    """Whether a higher score only means more MACs, told from the candidates that were drawn at random."""
+    rows = record.scored.get("random", [])
+    macs, scores = [row["costs"]["macs"] for row in rows], [row["score"] for row in rows]
+    if len(set(macs)) < 2 or len(set(scores)) < 2 or len(rows) < 10:
+        return "Score against MACs"
+    tau = f"{kendall(scores, macs):+.2f}".replace("-", "−")
+    return f"Score and MACs rank {len(rows)} random candidates alike to Kendall's tau {tau}"
+
+
+def tested_networks(record: Record) -> list[Measured]:
+    return [
+        Measured(network_name(m["name"]), m["test/accuracy"], *m["test/interval_95"], is_winner=m["role"] == "winner")
+        for m in record.winners
+    ]
+
+
+def winner_beside_controls(rows: Sequence[Measured]) -> str | None:
+    """The first winner's accuracy beside that of random networks of its cost; None where one side is missing."""
+    winners, controls = [r for r in rows if r.is_winner], [r for r in rows if not r.is_winner]
+    if not winners or not controls:
+        return None
+    winner, mean = winners[0], float(np.mean([r.value for r in controls]))
+    points = 100 * (winner.value - mean)
+    side = "above" if points >= 0 else "below"
+    others = "a random network" if len(controls) == 1 else f"the mean of {len(controls)} random networks"
+    apart = sum(r.high < winner.low or r.low > winner.high for r in controls)
+    verdict = f"{apart} of {len(controls)} intervals lie apart from the winner's"
+    if apart == 0:
+        verdict = "the intervals overlap, so this test does not tell them apart"
+    return f"The winner is {abs(points):.1f} points {side} {others} of its cost; {verdict}"
+
+
+def what_to_believe(record: Record) -> list[str]:
+    """What the numbers do and do not say."""
+    said = []
+    if "score" in record.summary:
+        said.append(
+            f"A score is {record.summary['score']}; higher is better. The search maximised it, and saw no test image."
+        )
+    if record.config.get("score", {}).get("kind") == "one_shot":
+        said.append("The best of many measured accuracies was picked for being high, so part of it is luck.")
+    search = beside_random(record)
+    if search is not None:
+        said.append(f"{search}. That is one seed of each; with another seed a small difference may turn round.")
+        best = {method: best_so_far(rows)[-1] for method, rows in record.history.items()}
+        if record.summary and (best["random"] or 0) > (best["evolution"] or 0):
+            said.append("Random search holds the better network here; what is called the winner is evolution's best.")
+    test = winner_beside_controls(tested_networks(record))
+    if test is not None:
+        said.append(f"{test}. The intervals are for the choice of test images, not for another training seed.")
+    count = len(record.winners)
+    trained = f"only {counted(count, 'network')} of it" if count else "no network of it"
+    trained += " was trained from scratch" if count < 2 else " were trained from scratch"
+    said.append(f"Whether a higher score means a better network is not known from this run: {trained}.")
+    if "legal_fraction" in record.summary:
+        said.append(f"{100 * record.summary['legal_fraction']:.3g} % of the genotypes of this space meet the limits.")
+    return said

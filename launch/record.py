@@ -1,0 +1,111 @@
+"""A run folder as the report reads it: whatever files are there, finished or not, and where the time went."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from subshot.launch.config import SpaceConfig, from_json
+from subshot.supernet import SPACES
+from subshot.supernet.chain import ChainSpace
+from subshot.train.run_dir import RunDir, read_json, read_jsonl
+
+_STAMPED = re.compile(r"^\[\s*([\d.]+) s\] (.*)")
+
+_ENDINGS: tuple[tuple[str, str], ...] = (
+    (r"images: ", "opening the images"),
+    (r"warm-up: |warm-up continues|the supernet is warm", "building and measuring the supernet"),
+    (r"epoch \d+: |every candidate was trained", "warm-up"),
+    (r"score: ", "indicators, spectra, preparing the score"),
+    (r"evolution: best", "evolution"),
+    (r"random: best", "random search"),
+    (r"\w+: [\d.e+-]+ % below|winner: ", "exact optimum and controls"),
+    (r"\S+: test accuracy", "retraining and export"),
+    (r"report: ", "report"),
+)
+"""What a line begins with that ends a stretch of time, and the stage that the stretch belongs to."""
+
+
+def stage_seconds(lines: Sequence[str]) -> dict[str, float]:
+    """Seconds a stage, in order of appearance. Each command's stamps begin at 0: one that falls back begins anew."""
+    spent: dict[str, float] = {}
+    before = 0.0
+    for line in lines:
+        stamped = _STAMPED.match(line)
+        if stamped is None:
+            continue
+        now, words = float(stamped.group(1)), stamped.group(2)
+        took = now - before if now >= before else now
+        before = now
+        stage = next((stage for pattern, stage in _ENDINGS if re.match(pattern, words)), "other")
+        spent[stage] = spent.get(stage, 0.0) + took
+    return {stage: seconds for stage, seconds in spent.items() if seconds >= 0.05}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the run folder holds, as it was read; None or empty for a file that is not there yet."""
+
+    name: str
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    summary: dict[str, Any]
+    history: dict[str, list[dict[str, Any]]]
+    metrics: list[dict[str, Any]]
+    indicators: dict[str, Any]
+    spectrum: dict[str, list[dict[str, Any]]]
+    winners: list[dict[str, Any]]
+    log: list[str]
+
+    @cached_property
+    def space(self) -> ChainSpace | None:
+        """Its layers count here; costs of whole networks come from the run: config.json has no number of classes."""
+        if not self.config:
+            return None
+        space = from_json(SpaceConfig, self.config["space"], "config.json: space")
+        return SPACES[space.name](space.input_size, 1, space.width, space.reduced_strides)
+
+    @cached_property
+    def scored(self) -> dict[str, list[dict[str, Any]]]:
+        return {m: [row for row in rows if row["score"] is not None] for m, rows in self.history.items()}
+
+    @cached_property
+    def winner(self) -> dict[str, Any] | None:
+        """The summary's best network, or before there is one, the best candidate of evolution so far."""
+        if self.summary:
+            return dict(self.summary["best"][0])
+        rows = self.scored.get("evolution", [])
+        return max(rows, key=lambda row: row["score"]) if rows else None
+
+    def curve(self, stage: str, name: str) -> list[tuple[int, float]]:
+        """(step, value) of one number. A resumed run logs some steps twice; the later row holds."""
+        return sorted({row["step"]: row[name] for row in self.metrics if row["stage"] == stage and name in row}.items())
+
+
+def read_record(run: RunDir) -> Record:
+    """Raises ValueError where there is no run, or a file of it is not what it should be."""
+    if not run.root.is_dir():
+        raise ValueError(f"{run.root} is no run folder: there is no such folder; name one that launch/search.py wrote")
+    history: dict[str, list[dict[str, Any]]] = {}
+    for row in read_jsonl(run.history_jsonl):
+        history.setdefault(row["method"], []).append(row)
+
+    def json_of(path: Path) -> dict[str, Any]:
+        return dict(read_json(path)) if path.is_file() else {}
+
+    return Record(
+        name=run.root.resolve().name,
+        config=json_of(run.config_json),
+        environment=json_of(run.environment_json),
+        summary=json_of(run.summary_json),
+        history=history,
+        metrics=read_jsonl(run.metrics_jsonl),
+        indicators=json_of(run.indicators_json),
+        spectrum=json_of(run.spectrum_json),
+        winners=[dict(read_json(run.winner(name).metrics_json)) for name in run.winner_names()],
+        log=run.log.read_text(encoding="utf-8").splitlines() if run.log.is_file() else [],
+    )

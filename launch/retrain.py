@@ -1,0 +1,229 @@
+"""Train the best networks of a run from scratch: [torchrun] launch/retrain.py RUN [--top K] [--controls R] [--index I].
+
+Beside the winners it trains random networks of the winner's cost, so that the gain of the search shows on untouched
+images. Each result is a folder below RUN/winners; finished ones are kept, a stopped one goes on from its last epoch.
+The last line of standard output is the winner's path.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from scipy.stats import binomtest
+from torch import nn
+
+from subshot.data.image_folder import ImageFolder, scan
+from subshot.launch.cli import RunLog, run_command
+from subshot.launch.config import SearchConfig, from_json
+from subshot.launch.report import write_report
+from subshot.launch.vision import eval_loader, first_images, images_root, make_space, retrain_loader
+from subshot.launch.winner import write_winner
+from subshot.supernet.chain import ChainSpace
+from subshot.supernet.isometry import initialise_network
+from subshot.supernet.network import ChainNetwork, build_network
+from subshot.supernet.space import Genotype, validated
+from subshot.train.dist import World, barrier, joined_world
+from subshot.train.ema import RunningAverage
+from subshot.train.evaluate import evaluate_accuracy
+from subshot.train.fit import checkpoint_state, fit, restore_state
+from subshot.train.recipe import make_optimizer
+from subshot.train.run_dir import RunDir, read_json, replacing, write_json
+from subshot.train.task import image_task
+
+GOLDEN_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class RetrainArguments:
+    """What to train."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder of a finished search."""
+    top: int = 1
+    """Networks from the best down."""
+    controls: int = 3
+    """Random networks of the winner's cost (at most as many as the search drew)."""
+    seeds: int = 1
+    """Trainings of each, from different initial weights and image orders."""
+    index: int | None = None
+    """Only this line of the manifest, counted from 0: one element of a job array."""
+    epochs: int | None = None
+    """Instead of the preset's; the decay of the learning rate is rescaled to it."""
+    data: Path | None = None
+    """Instead of the folder that the search used."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a line of the manifest. role: winner or control."""
+
+    name: str
+    role: str
+    genotype: Genotype
+    seed: int
+    search_score: float | None
+
+
+def manifest(summary: dict[str, Any], top: int, controls: int, seeds: int) -> list[Job]:
+    """Winners by rank (1, 2, ...), then controls (random-1, ...), each with every seed."""
+    chosen = [("winner", str(rank), found) for rank, found in enumerate(summary["best"][:top], start=1)]
+    chosen += [("control", f"random-{i}", found) for i, found in enumerate(summary["controls"][:controls], start=1)]
+    return [
+        Job(name if seed == 0 else f"{name}-seed{seed}", role, tuple(found["genotype"]), seed, found["score"])
+        for role, name, found in chosen
+        for seed in range(seeds)
+    ]
+
+
+def retrain(arguments: RetrainArguments, world: World) -> None:
+    run = RunDir(arguments.run)
+    if not run.summary_json.is_file():
+        raise ValueError(
+            f"{run.root} holds no finished search (no {run.summary_json.name}); run launch/search.py first"
+        )
+    config = from_json(SearchConfig, read_json(run.config_json), str(run.config_json))
+    if arguments.epochs is not None:
+        recipe = replace(config.retrain.recipe, epochs=arguments.epochs)
+        config = replace(config, retrain=replace(config.retrain, recipe=recipe))
+    if arguments.data is not None:
+        config = replace(config, data=arguments.data)
+    torch.set_num_threads(config.threads)
+    root, bad = images_root(config, world), config.images.on_bad_image
+    train, test = scan(root, "train", on_bad_image=bad), scan(root, "val", on_bad_image=bad)
+    space = make_space(config.space, len(train.classes))
+    jobs = manifest(read_json(run.summary_json), arguments.top, arguments.controls, arguments.seeds)
+    if world.is_main:
+        write_json(run.manifest_json, [asdict(job) for job in jobs])
+    if arguments.index is not None:
+        if not 0 <= arguments.index < len(jobs):
+            raise ValueError(f"--index is {arguments.index}; the manifest has lines 0 to {len(jobs) - 1}")
+        jobs = [jobs[arguments.index]]
+    with RunLog(run, world.is_main) as log:
+        for job in jobs:
+            train_one(job, config, space, train, test, world, run, log)
+        if world.is_main:
+            write_report(run)
+            log.line(f"report: {run.report_html}")
+            print(run.winner(jobs[0].name).root)
+
+
+def train_one(
+    job: Job,
+    config: SearchConfig,
+    space: ChainSpace,
+    train: ImageFolder,
+    test: ImageFolder,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> None:
+    """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
+    folder = run.winner(job.name)
+    if folder.metrics_json.is_file():
+        log.line(f"{job.name}: trained already")
+        return
+    genotype = validated(space, job.genotype)
+    seed = config.seed + 1000 * (job.seed + 1)
+    network = build_network(space.decode(genotype), config.retrain.recipe.dropout)
+    initialise_network(network, space.input_size, config.retrain.construction, torch.Generator().manual_seed(seed))
+    network.to(device=world.device, memory_format=torch.channels_last)
+    torch.manual_seed(seed)
+    tested = _fit(job, network, config, train, seed, world, run, log)
+    test_loader = eval_loader(config.images, test, space.input_size, world)
+    accuracy, count = evaluate_accuracy(tested, test_loader, image_task(), world)
+    interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
+    metrics = {
+        "name": job.name,
+        "role": job.role,
+        "seed": job.seed,
+        "epochs": config.retrain.recipe.epochs,
+        "train_images": len(train),
+        "search/score": job.search_score,
+        "test/accuracy": accuracy,
+        "test/n": count,
+        "test/interval_95": [interval.low, interval.high],
+    }
+    log.line(f"{job.name}: test accuracy {accuracy:.4f} [{interval.low:.4f}, {interval.high:.4f}] on {count} images")
+    if world.is_main:
+        golden = eval_loader(
+            config.images, first_images(test, GOLDEN_IMAGES, config.seed), space.input_size, world, rank=0, ranks=1
+        )
+        sample = next(iter(golden)).to(torch.device("cpu"))
+        tested = tested.to(device="cpu", memory_format=torch.contiguous_format).eval()
+        write_winner(folder, tested, config, space, genotype, train.classes, sample, metrics)
+        folder.checkpoint.unlink(missing_ok=True)
+    barrier(world)
+
+
+def _fit(
+    job: Job,
+    network: ChainNetwork,
+    config: SearchConfig,
+    train: ImageFolder,
+    seed: int,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> nn.Module:
+    """Trains to the end of the recipe, from the last epoch's checkpoint if there is one. Returns what is to be
+    tested."""
+    recipe = config.retrain.recipe
+    loader = retrain_loader(config, train, seed, world)
+    parameters = list(network.parameters())
+    optimizer = make_optimizer(network, parameters, recipe)
+    average = RunningAverage(network, recipe.ema_decay) if recipe.ema_decay else None
+    checkpoint, start = run.winner(job.name).checkpoint, 0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=world.device, weights_only=True)
+        start = restore_state(state, parameters, optimizer)
+        network.load_state_dict(state["network"])
+        if average is not None:
+            average.network.load_state_dict(state["average"])
+        log.line(f"{job.name}: continues after step {start}")
+    total = recipe.epochs * loader.steps_per_epoch
+    steps = fit(
+        lambda step: network,
+        optimizer,
+        loader,
+        recipe,
+        image_task(recipe.label_smoothing),
+        world,
+        config.retrain.num_shards,
+        start,
+    )
+    for result in log.progress(steps, total, f"retrain {job.name}", start):
+        if average is not None:
+            average.update(network)
+        done = result.step + 1
+        if done % loader.steps_per_epoch == 0:
+            numbers = {"epoch": result.epoch, "train/loss": result.loss, "train/accuracy": result.accuracy}
+            rates = {"learning_rate": result.learning_rate, "images_per_second": loader.batch_size / result.seconds}
+            log.numbers(f"retrain/{job.name}", done, numbers | rates)
+            if world.is_main:
+                state = checkpoint_state(done, parameters, optimizer) | {"network": network.state_dict()}
+                if average is not None:
+                    state["average"] = average.network.state_dict()
+                with replacing(checkpoint) as temporary:
+                    torch.save(state, temporary)
+    return network if average is None else average.network
+
+
+def main() -> int:
+    arguments = tyro.cli(RetrainArguments, prog="launch/retrain.py", description=__doc__)
+    rank = int(os.environ.get("RANK", "0"))
+
+    def command() -> None:
+        with joined_world() as world:
+            retrain(arguments, world)
+
+    return run_command(command, lambda: rank == 0, f"go on with: launch/retrain.py {arguments.run}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

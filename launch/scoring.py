@@ -1,0 +1,51 @@
+"""What scores subnets in a run: an additive indicator, or one-shot accuracy, behind one evaluator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from subshot.launch.config import SearchConfig
+from subshot.launch.vision import Images, eval_loader, first_images
+from subshot.search.evaluator import AdditiveEvaluator, Evaluator, FunctionEvaluator, Sharded
+from subshot.search.main_effects import main_effects, negated
+from subshot.supernet.indicators import indicator_score, read_indicators
+from subshot.supernet.network import ChainSupernet
+from subshot.supernet.space import Additive
+from subshot.train.dist import World, gather_objects
+from subshot.train.evaluate import OneShot
+from subshot.train.run_dir import RunDir, read_jsonl
+from subshot.train.task import image_task
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """name: what a score is. evaluator: scores, higher is better. additive: the score as a table, where it is one."""
+
+    name: str
+    evaluator: Evaluator
+    additive: Additive | None
+
+
+def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:
+    score = config.score
+    if score.kind == "path_loss":
+        steps = read_jsonl(run.paths_jsonl)
+        effects = main_effects(supernet.space, [step["path"] for step in steps], [step["loss"] for step in steps])
+        additive = negated(effects)
+        return Scorer("expected warm-up loss of the path (negated)", AdditiveEvaluator(additive), additive)
+    if score.kind == "indicator":
+        additive = indicator_score(read_indicators(supernet, score.statistic), score.rule)
+        return Scorer(f"{score.rule} of {score.statistic} gamma", AdditiveEvaluator(additive), additive)
+    size = config.space.input_size
+    calibration = first_images(images.train, score.calibration_images, config.seed)
+    validation = first_images(images.search, score.validation_images, config.seed)
+    one_shot = OneShot(
+        supernet,
+        list(eval_loader(config.images, calibration, size, world, rank=0, ranks=1)),
+        list(eval_loader(config.images, validation, size, world, rank=0, ranks=1)),
+        image_task(),
+    )
+    cost = supernet.space.costs["macs"]
+    sharded = Sharded(FunctionEvaluator(one_shot), world.rank, world.size, partial(gather_objects, world=world), cost)
+    return Scorer(f"one-shot accuracy on {len(validation)} held-out training images", sharded, None)

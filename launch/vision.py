@@ -1,0 +1,166 @@
+"""What is of vision in a run: the space, the supernet, the images and the task that a configuration names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from subshot.data.digits import write_digits
+from subshot.data.image_folder import ImageFolder, scan, split_train
+from subshot.data.imagenet import DIGITS, IMAGENET, NONE, SMALL_PHOTO, Augmentation, EvalLoader, TrainLoader
+from subshot.launch.config import ImagesConfig, LimitsConfig, RetrainConfig, SearchConfig, SpaceConfig, SupernetConfig
+from subshot.search.objectives import Constraint, Limit, Objective, constraints_of
+from subshot.supernet import SPACES
+from subshot.supernet.chain import ChainSpace
+from subshot.supernet.cost import activation_mib
+from subshot.supernet.isometry import initialise
+from subshot.supernet.network import ChainSupernet
+from subshot.train.dist import World, barrier
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "imagenet": IMAGENET,
+    "small_photo": SMALL_PHOTO,
+    "digits": DIGITS,
+    "none": NONE,
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """The splits of a run. train and search are parts of the train folders; val is the untouched test."""
+
+    train: ImageFolder
+    search: ImageFolder
+    val: ImageFolder
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+
+def images_root(config: SearchConfig, world: World) -> Path:
+    """The folder of the run's images; the `digits` preset writes its own first, to runs/data/digits."""
+    if config.data is not None:
+        return config.data
+    if config.preset != "digits":
+        raise ValueError(
+            f"the preset {config.preset} needs images: add --data PATH, a folder with train/<class>/ and val/<class>/"
+        )
+    root = Path("runs/data/digits")
+    if world.is_main:
+        write_digits(root)
+    barrier(world)
+    return root
+
+
+def open_images(config: SearchConfig, world: World) -> Images:
+    """Indexes the image folders. Raises DataError where the folder is not of the form train/<class>/, val/<class>/."""
+    root, bad = images_root(config, world), config.images.on_bad_image
+    train, search = split_train(scan(root, "train", on_bad_image=bad), config.images.search_fraction, config.seed)
+    return Images(train, search, scan(root, "val", on_bad_image=bad))
+
+
+def make_space(config: SpaceConfig, classes: int) -> ChainSpace:
+    return SPACES[config.name](config.input_size, classes, config.width, config.reduced_strides)
+
+
+def make_supernet(config: SupernetConfig, space: ChainSpace, seed: int, device: torch.device) -> ChainSupernet:
+    """Built and initialised on the CPU, so that the weights do not depend on the device; then moved there."""
+    supernet = ChainSupernet(space, config.branch, config.identity_bn, config.activation)
+    initialise(supernet, config.construction, torch.Generator().manual_seed(seed), config.branch_gamma)
+    return supernet.to(device=device, memory_format=torch.channels_last)
+
+
+def make_constraints(limits: LimitsConfig, space: ChainSpace) -> tuple[Constraint, ...]:
+    """Raises ImpossibleLimit, with the minimum that the space reaches, where no network meets a limit."""
+    per_mib = 1.0 / activation_mib(1.0)
+    bounds = {
+        "macs": (limits.max_macs, limits.min_macs),
+        "params": (limits.max_params, 0.0),
+        "activation_elements": (limits.max_activation_mib * per_mib, 0.0),
+    }
+    objectives = [
+        Objective(name, maximize=False, limit=Limit(name, high or None, low or None))
+        for name, (high, low) in bounds.items()
+        if high or low
+    ]
+    return constraints_of(objectives, space.costs)
+
+
+def device_id(world: World) -> int | None:
+    """DALI's name of the device: None is the CPU."""
+    return world.device.index if world.device.type == "cuda" else None
+
+
+def warmup_loader(config: SearchConfig, folder: ImageFolder, world: World) -> TrainLoader:
+    images = config.images
+    return TrainLoader(
+        folder,
+        size=config.space.input_size,
+        augmentation=AUGMENTATIONS[images.augmentation],
+        batch_size=images.batch_size,
+        num_shards=images.num_shards,
+        seed=config.seed,
+        rank=world.rank,
+        world=world.size,
+        num_threads=images.num_threads,
+        device_id=device_id(world),
+    )
+
+
+def retrain_loader(config: SearchConfig, folder: ImageFolder, seed: int, world: World) -> TrainLoader:
+    retrain = config.retrain
+    return TrainLoader(
+        folder,
+        size=config.space.input_size,
+        augmentation=retrain_augmentation(retrain),
+        batch_size=retrain.batch_size,
+        num_shards=retrain.num_shards,
+        seed=seed,
+        rank=world.rank,
+        world=world.size,
+        num_threads=config.images.num_threads,
+        device_id=device_id(world),
+    )
+
+
+def retrain_augmentation(retrain: RetrainConfig) -> Augmentation:
+    return replace(
+        AUGMENTATIONS[retrain.augmentation],
+        random_operations=retrain.random_operations,
+        random_magnitude=retrain.random_magnitude,
+    )
+
+
+def eval_loader(
+    images: ImagesConfig,
+    folder: ImageFolder,
+    size: int,
+    world: World,
+    rank: int | None = None,
+    ranks: int | None = None,
+) -> EvalLoader:
+    """This rank's share of a split, in evaluation form; rank 0 of ranks 1 for all of it on every rank."""
+    return EvalLoader(
+        folder,
+        size=size,
+        crop_ratio=images.crop_ratio,
+        batch_size=images.eval_batch_size,
+        rank=world.rank if rank is None else rank,
+        world=world.size if ranks is None else ranks,
+        num_threads=images.num_threads,
+        device_id=device_id(world),
+    )
+
+
+def first_images(folder: ImageFolder, count: int, seed: int) -> ImageFolder:
+    """A seeded subset of `count` images (0: all of them), in a shuffled order, so that its batches are mixed."""
+    order = torch.randperm(len(folder), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = order[: count or len(folder)]
+    return replace(
+        folder,
+        paths=tuple(folder.paths[index] for index in chosen),
+        labels=tuple(folder.labels[index] for index in chosen),
+    )

@@ -1,0 +1,1 @@
+"""Evolution, exact optima, objectives, evaluators and ranking statistics."""

@@ -1,0 +1,149 @@
+"""Scoring genotypes: one protocol, and wrappers that never score twice and that share the work among ranks.
+
+An evaluator takes genotypes and returns, in the same order, a score (higher is better) or an `Infeasible` with the
+reason. It holds whatever it needs (tables, a supernet, data); the search sees only this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+
+from subshot.supernet.space import Additive, Genotype
+
+
+@dataclass(frozen=True)
+class Infeasible:
+    """No score, and why: it is recorded and never becomes a parent."""
+
+    reason: str
+
+
+Score = float | Infeasible
+
+
+class Evaluator(Protocol):
+    """Anything that scores genotypes."""
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
+        """One score a genotype, in order. The same genotype always has the same score."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdditiveEvaluator:
+    """Scores that are sums over decisions, such as the block indicators: one table look-up per decision."""
+
+    score: Additive
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
+        decisions = len(self.score.table)
+        flat = np.fromiter(chain.from_iterable(genotypes), dtype=np.intp)
+        if flat.size != decisions * len(genotypes):
+            raise ValueError(f"the score is over {decisions} decisions; a genotype given to it has another length")
+        values: list[Any] = self.score.batch(flat.reshape(-1, decisions)).tolist()
+        return values
+
+
+@dataclass(frozen=True)
+class FunctionEvaluator:
+    """Scores genotypes one at a time with a function."""
+
+    function: Callable[[Genotype], Score]
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
+        return [self.function(genotype) for genotype in genotypes]
+
+
+class Cached:
+    """Scores every genotype once, also when it is asked for twice in one call.
+
+    `known` starts the cache, for instance with the history of a run that is resumed. Wrap it around `Sharded`, not the
+    other way round: then all ranks hold the same cache.
+    """
+
+    def __init__(self, evaluator: Evaluator, known: Mapping[Genotype, Score] | None = None) -> None:
+        self.evaluator = evaluator
+        self.known: dict[Genotype, Score] = dict(known or {})
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
+        new = [genotype for genotype in dict.fromkeys(genotypes) if genotype not in self.known]
+        if new:
+            self.known.update(zip(new, checked(self.evaluator, new), strict=True))
+        return [self.known[genotype] for genotype in genotypes]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a rank sends in the place of its scores when its evaluator raised."""
+
+    rank: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """Deals the genotypes to `world` ranks; each scores its share, all return all scores in order.
+
+    Every rank must call `evaluate` with the same genotypes. `gather` is the one collective: it takes this rank's list
+    and returns the lists of all ranks in rank order. With `cost` the dearest are dealt first, back and forth over the
+    ranks, so that the shares cost about the same. Where the evaluator raises on one rank, all ranks raise, and none is
+    left waiting.
+    """
+
+    evaluator: Evaluator
+    rank: int
+    world: int
+    gather: Callable[[list[Any]], list[list[Any]]]
+    cost: Callable[[Genotype], float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise ValueError(f"rank {self.rank} is not one of {self.world} ranks (0 to {self.world - 1})")
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
+        shares = deal(genotypes, self.world, self.cost)
+        mine: list[Any]
+        failure: Exception | None = None
+        try:
+            mine = list(checked(self.evaluator, [genotypes[i] for i in shares[self.rank]]))
+        except Exception as error:  # told to the other ranks, which wait in the collective, and raised again below
+            failure = error
+            mine = [_Failure(self.rank, f"{type(error).__name__}: {error}")]
+        gathered = self.gather(mine)
+        if failure is not None:
+            raise failure
+        scores: dict[int, Score] = {}
+        for share, theirs in zip(shares, gathered, strict=True):
+            if theirs and isinstance(theirs[0], _Failure):
+                raise RuntimeError(f"the evaluator failed on rank {theirs[0].rank}: {theirs[0].message}")
+            scores.update(zip(share, theirs, strict=True))
+        return [scores[i] for i in range(len(genotypes))]
+
+
+def deal(genotypes: Sequence[Genotype], world: int, cost: Callable[[Genotype], float] | None = None) -> list[list[int]]:
+    """The indices that each rank scores: every index once, shares equal in number to within one.
+
+    Ties in cost keep the order of the genotypes, so that every rank deals alike.
+    """
+    order: Iterable[int] = range(len(genotypes))
+    if cost is not None:
+        costs = [cost(genotype) for genotype in genotypes]
+        order = sorted(order, key=lambda i: (-costs[i], i))
+    shares: list[list[int]] = [[] for _ in range(world)]
+    for turn, index in enumerate(order):
+        lap, seat = divmod(turn, world)
+        shares[seat if lap % 2 == 0 else world - 1 - seat].append(index)
+    return shares
+
+
+def checked(evaluator: Evaluator, genotypes: Sequence[Genotype]) -> list[Score]:
+    """The evaluator's scores. Raises ValueError where their number is not that of the genotypes."""
+    scores = evaluator.evaluate(genotypes) if genotypes else []
+    if len(scores) != len(genotypes):
+        raise ValueError(f"{type(evaluator).__name__} returned {len(scores)} scores for {len(genotypes)} genotypes")
+    return scores

@@ -1,0 +1,131 @@
+"""How well scores rank what they should rank: correlations, what is found at the top, and intervals.
+
+In every function `truth` is the quantity to be predicted and `scores` the prediction, both shape [n], both higher is
+better, both finite. A correlation with a constant side is undefined and raises ValueError: it is no zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Statistic = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its bootstrap percentile interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def kendall(truth: ArrayLike, scores: ArrayLike) -> float:
+    """Kendall's tau-b, -1 to 1: (concordant - discordant pairs) / sqrt(pairs untied in truth x in scores)."""
+    truth, scores = _varied(truth, scores)
+    return float(stats.kendalltau(truth, scores, variant="b").statistic)
+
+
+def spearman(truth: ArrayLike, scores: ArrayLike) -> float:
+    """Spearman's rho, -1 to 1: the Pearson correlation of the ranks, ties with their mean rank."""
+    truth, scores = _varied(truth, scores)
+    return float(stats.spearmanr(truth, scores).statistic)
+
+
+def ndcg(truth: ArrayLike, scores: ArrayLike, k: int | None = None) -> float:
+    """Normalised discounted cumulative gain of the k best by score, 0 to 1; all of them by default.
+
+        (1/Z) sum over j <= k of (2^truth[j-th best by score] - 1) / log2(1 + j),   Z the same sum in the ideal order
+
+    Source: Tybl and Neumann, VKDNW, 2025 (k = 1000). `truth` is an accuracy in per cent there: the scale is part of the
+    definition, because one point doubles the gain. Equal scores keep their order. Raises ValueError for negative truth.
+    """
+    truth, scores = _pair(truth, scores)
+    k = _top(k, len(truth))
+    if truth.min() < 0.0:
+        raise ValueError("nDCG needs values that are not negative, such as an accuracy in per cent")
+    gain = np.exp2(truth) - 1.0
+    discount = 1.0 / np.log2(np.arange(2, k + 2))
+    ideal = float(np.sort(gain)[::-1][:k] @ discount)
+    if ideal == 0.0:
+        raise ValueError("nDCG is undefined where every value is zero")
+    return float(gain[_best(scores, k)] @ discount) / ideal
+
+
+def top_k_recall(truth: ArrayLike, scores: ArrayLike, k: int) -> float:
+    """The part of the k truly best that is among the k best by score, 0 to 1. Of equals, the earlier is better."""
+    truth, scores = _pair(truth, scores)
+    k = _top(k, len(truth))
+    return len(np.intersect1d(_best(truth, k), _best(scores, k))) / k
+
+
+def regret(truth: ArrayLike, scores: ArrayLike, k: int = 1) -> float:
+    """Best truth of all minus the best truth among the k best by score, in the unit of `truth`; 0 is best."""
+    truth, scores = _pair(truth, scores)
+    return float(truth.max() - truth[_best(scores, _top(k, len(truth)))].max())
+
+
+def rank_sum(columns: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Several scores as one, shape [n]: the sum of their ranks, 1 the worst, equal scores with their mean rank."""
+    ranks = [np.asarray(stats.rankdata(np.asarray(column, dtype=np.float64)), dtype=np.float64) for column in columns]
+    return np.asarray(np.sum(ranks, axis=0), dtype=np.float64)
+
+
+def bootstrap(
+    statistic: Statistic,
+    truth: ArrayLike,
+    scores: ArrayLike,
+    rng: np.random.Generator,
+    resamples: int = 200,
+    level: float = 0.95,
+) -> Interval:
+    """The statistic with its percentile interval over resampled pairs (Efron and Tibshirani, 1993, section 13.3).
+
+    Sampling error over the networks alone; it says nothing about other seeds of training. A resample holds repeats, so
+    for `regret` and `top_k_recall` at small k the interval describes a coarser set than the sample. Raises ValueError
+    where a resample leaves the statistic undefined, as may happen with fewer than ten items.
+    """
+    truth, scores = _pair(truth, scores)
+    if resamples < 1 or not 0.0 < level < 1.0:
+        raise ValueError(f"a bootstrap needs at least one resample and a level in (0, 1); got {resamples} and {level}")
+    values = []
+    for _ in range(resamples):
+        rows = rng.integers(len(truth), size=len(truth))
+        values.append(statistic(truth[rows], scores[rows]))
+    low, high = np.quantile(values, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Interval(statistic(truth, scores), float(low), float(high))
+
+
+def _pair(truth: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    truth, scores = np.asarray(truth, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if truth.ndim != 1 or truth.shape != scores.shape or len(truth) == 0:
+        raise ValueError(f"truth and scores must be of one length; their shapes are {truth.shape} and {scores.shape}")
+    if not (np.isfinite(truth).all() and np.isfinite(scores).all()):
+        raise ValueError("truth and scores must be finite; leave out the networks whose score is undefined")
+    return truth, scores
+
+
+def _varied(truth: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    truth, scores = _pair(truth, scores)
+    for name, side in (("truth", truth), ("scores", scores)):
+        if side.min() == side.max():
+            raise ValueError(f"a rank correlation is undefined where one side is constant; all {name} are {side[0]:g}")
+    return truth, scores
+
+
+def _top(k: int | None, n: int) -> int:
+    if k is None:
+        return n
+    if k < 1:
+        raise ValueError(f"k must be at least 1, it is {k}")
+    return min(k, n)
+
+
+def _best(values: NDArray[np.float64], k: int) -> NDArray[np.intp]:
+    """Indices of the k greatest, best first, equal values in their order."""
+    return np.argsort(-values, kind="stable")[:k]

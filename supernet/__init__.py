@@ -1,0 +1,20 @@
+"""Search spaces and their weight-sharing supernets. `SPACES`: name to builder(input_size, classes, width,
+reduced_strides)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from subshot.supernet.chain import ChainSpace
+from subshot.supernet.mobilenetv2 import mobilenetv2, mobilenetv2_mobile
+from subshot.supernet.nasbench_macro import nasbench_macro
+from subshot.supernet.shufflenetv2 import shufflenetv2
+
+SPACES: dict[str, Callable[[int, int, float, int], ChainSpace]] = {
+    "mobilenetv2": mobilenetv2,
+    "mobilenetv2-fixed-depth": partial(mobilenetv2, depth="fixed"),
+    "mobilenetv2-mobile": mobilenetv2_mobile,
+    "shufflenetv2": shufflenetv2,
+    "nasbench-macro": nasbench_macro,
+}

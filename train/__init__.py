@@ -1,0 +1,1 @@
+"""Warm-up, retraining, evaluation, run folders and everything distributed."""

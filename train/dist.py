@@ -1,0 +1,100 @@
+"""The only file that imports torch.distributed: processes, devices, and the few collectives that the project needs.
+
+Every function works in a single process too. Sums run in a fixed order, so results do not depend on the number of
+ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: `rank` of `size`, and the device that it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+@contextmanager
+def joined_world(timeout_minutes: float = 30.0) -> Iterator[World]:
+    """Joins torchrun's process group (NCCL where each rank has a GPU, else gloo), and leaves it at the end.
+
+    Reads RANK, WORLD_SIZE and LOCAL_RANK, as torchrun sets them; without them this is a world of one.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(rank, size, device)
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    try:
+        yield World(rank, size, device)
+    finally:
+        distributed.destroy_process_group()
+
+
+def barrier(world: World) -> None:
+    if world.size > 1:
+        distributed.barrier()
+
+
+def gather_objects(value: T, world: World) -> list[T]:
+    """Every rank's value, in order of rank, on every rank."""
+    if world.size == 1:
+        return [value]
+    gathered: list[T | None] = [None] * world.size
+    distributed.all_gather_object(gathered, value)
+    return gathered  # type: ignore[return-value]
+
+
+def sum_counts(counts: Sequence[int], world: World) -> list[int]:
+    """Integer counts summed over ranks: exact, whatever the order."""
+    if world.size == 1:
+        return list(counts)
+    total = torch.tensor(list(counts), dtype=torch.int64, device=world.device)
+    distributed.all_reduce(total)
+    return [int(count) for count in total]
+
+
+def ordered_mean(rows: Tensor, num_shards: int, world: World) -> Tensor:
+    """The mean over all virtual shards, added up in shard order on every rank: the same bits on any number of ranks.
+
+    rows: [shards of this rank, elements], where rank r holds shards r, r + size, r + 2 size, ... Returns [elements].
+    Costs num_shards / size times the communication of a plain all-reduce.
+    """
+    if world.size > 1:
+        per_rank = -(-num_shards // world.size)
+        padded = rows.new_zeros(per_rank, rows.shape[1])
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in range(world.size)]
+        distributed.all_gather(gathered, padded)
+        shards = [gathered[shard % world.size][shard // world.size] for shard in range(num_shards)]
+    else:
+        shards = list(rows)
+    assert len(shards) == num_shards, "every virtual shard has one row"
+    total = shards[0].clone()
+    for shard in shards[1:]:
+        total += shard
+    return total / num_shards

@@ -1,0 +1,67 @@
+"""How weights are trained: one record for warm-up and retraining, and the optimiser and schedule that follow from
+it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from subshot.train.trainable import parameter_groups
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An optimiser, its schedule and its length."""
+
+    epochs: int
+    """Passes over the training images; 0 leaves the weights at their initialisation."""
+    learning_rate: float
+    """The peak; it is reached after `warmup_epochs` and falls to 0 at the end, so a shorter run rescales the decay."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    schedule: Literal["linear", "cosine"] = "linear"
+    warmup_epochs: float = 0.0
+    momentum: float = 0.9
+    """Of SGD; Adam has its usual 0.9 and 0.999."""
+    weight_decay: float = 4e-5
+    """On weights of convolutions and on the classifier; never on BatchNorm."""
+    label_smoothing: float = 0.1
+    clip_norm: float = 0.0
+    """Gradients are scaled down to this norm; 0 for no limit."""
+    ema_decay: float = 0.0
+    """Of the running average of the weights that is evaluated and saved (retraining only); 0 for none."""
+    dropout: float = 0.0
+    """Before the classifier (retraining only)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"epochs is {self.epochs}; it must be 0 or more")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
+        if not self.learning_rate > 0.0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+
+
+def learning_rate_at(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The rate of optimiser step `step`, counted from 0."""
+    total = max(1, recipe.epochs * steps_per_epoch)
+    warmup = recipe.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    where = (step - warmup) / max(1.0, total - warmup)
+    if recipe.schedule == "linear":
+        return recipe.learning_rate * (1.0 - where)
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * where))
+
+
+def make_optimizer(model: nn.Module, parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """Holds `parameters` and nothing else, so frozen weights have no state. Parameters without a gradient are not
+    touched by a step: an operation that was not sampled gets neither momentum nor decay."""
+    groups = parameter_groups(model, parameters, recipe.weight_decay)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)

@@ -1,0 +1,223 @@
+"""The only file that knows the paths inside a run, and how its files are written.
+
+Whole files are written beside their place, synced and renamed, so a reader never sees half of one. JSONL files grow
+by whole lines; a line that a crash tore off is dropped by the reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Every path of a run, below `root`."""
+
+    root: Path
+
+    @property
+    def config_json(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def environment_json(self) -> Path:
+        return self.root / "environment.json"
+
+    @property
+    def state_json(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def summary_json(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def history_jsonl(self) -> Path:
+        return self.root / "history.jsonl"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def paths_jsonl(self) -> Path:
+        """The path and the loss of every warm-up step."""
+        return self.root / "paths.jsonl"
+
+    @property
+    def indicators_json(self) -> Path:
+        return self.root / "indicators.json"
+
+    @property
+    def spectrum_json(self) -> Path:
+        return self.root / "spectrum.json"
+
+    @property
+    def supernet(self) -> Path:
+        return self.root / "supernet.safetensors"
+
+    @property
+    def warmup_checkpoint(self) -> Path:
+        return self.root / "warmup.pt"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "logs" / "log.txt"
+
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def manifest_json(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def winners(self) -> Path:
+        return self.root / "winners"
+
+    def winner(self, name: str) -> WinnerDir:
+        return WinnerDir(self.winners / name)
+
+    def winner_names(self) -> list[str]:
+        """Finished winner folders, in order of name (1, 2, ..., random-1, ...)."""
+        if not self.winners.is_dir():
+            return []
+        names = [folder.name for folder in self.winners.iterdir() if WinnerDir(folder).metrics_json.is_file()]
+        return sorted(names, key=lambda name: (not name.isdigit(), len(name), name))
+
+
+@dataclass(frozen=True)
+class WinnerDir:
+    """Every path of a retrained network, below `root`."""
+
+    root: Path
+
+    @property
+    def architecture_json(self) -> Path:
+        return self.root / "architecture.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "model.safetensors"
+
+    @property
+    def preprocess_json(self) -> Path:
+        return self.root / "preprocess.json"
+
+    @property
+    def labels_json(self) -> Path:
+        return self.root / "labels.json"
+
+    @property
+    def metrics_json(self) -> Path:
+        return self.root / "metrics.json"
+
+    @property
+    def onnx(self) -> Path:
+        return self.root / "model.onnx"
+
+    @property
+    def golden(self) -> Path:
+        return self.root / "golden.npz"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.root / "retrain.pt"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Raises ValueError with the path and the place where the text is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not JSON (line {error.lineno}: {error.msg}); restore it or delete the run"
+        ) from error
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One row as it stands in a JSONL file, without the newline: compact, keys in the order given."""
+    return json.dumps(row, separators=(",", ":"), allow_nan=False)
+
+
+def append_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json_line(row) + "\n" for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; [] where there is no file. A last line without its newline is torn and left out.
+
+    Raises ValueError with file and line for a whole line that is not JSON.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}, line {number}: not JSON ({error.msg}); restore the file or delete the run"
+            ) from error
+    return rows
+
+
+def truncate_jsonl(path: Path, lines: int) -> None:
+    """Keeps the first `lines` whole lines: what a checkpoint knew of; later ones are written again on resuming."""
+    if path.is_file():
+        kept = path.read_text(encoding="utf-8").split("\n")[:-1][:lines]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
