@@ -10,25 +10,26 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 INK, MUTED, GRID, CARD, BLUE, ORANGE, GREEN = (f"#0000{number:02x}" for number in range(1, 8))
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", CARD: "card", BLUE: "blue", ORANGE: "orange", GREEN: "green"}
 METHOD_COLOURS = {"evolution": BLUE, "random": ORANGE, "optimum": GREEN}
 METHOD_NAMES = {"evolution": "evolution", "random": "random search", "optimum": "exact optimum"}
 
-WIDTH = 370.0
+WIDTH = 330.0
 MOST_POINTS = 2000
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
     "text.color": INK,
@@ -97,39 +98,44 @@ class Box:
 
 
 _ROW, _TOP = 18.0, 26.0
+_MIDDLE, _WIDEST = 158.0, 146.0
 
 
 def chain(boxes: Sequence[Box]) -> str:
     """From top to bottom: width is channels, strength of colour the kernel, height the expansion; identity a line."""
     height = _TOP + _ROW * len(boxes) + 6
     widest = max(box.channels for box in boxes)
-    kernels = [_number_after("k", box.op) for box in boxes]
-    expansions = [_number_after("e", box.op) for box in boxes]
+    kernels = [number_after("k", box.op) for box in boxes]
+    expansions = [number_after("e", box.op) for box in boxes]
 
     def draw(figure: Figure) -> None:
         figure.set_layout_engine("none")
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set(xlim=(0, WIDTH), ylim=(height, 0))
         axes.axis("off")
-        for x, words, side in ((97, "channels", "left"), (292, "operation", "left"), (WIDTH - 2, "MACs", "right")):
+        for x, words, side in (
+            (_MIDDLE, "channels", "center"),
+            (240, "operation", "left"),
+            (WIDTH - 2, "MACs", "right"),
+        ):
             axes.text(x, 10, words, size=9, color=MUTED, ha=side, va="center")
         axes.text(2, 10, "output", size=9, color=MUTED, va="center")
-        axes.plot((190, 190), (_TOP - 6, height - 4), color=GRID, linewidth=1.5, zorder=0)
+        axes.plot((_MIDDLE, _MIDDLE), (_TOP - 6, height - 4), color=GRID, linewidth=1.5, zorder=0)
         for row, box in enumerate(boxes):
             y = _TOP + _ROW * (row + 0.5)
             first = row == 0 or boxes[row - 1].stage != box.stage
             if first:
                 last = max(n for n, other in enumerate(boxes) if other.stage == box.stage)
-                axes.plot((86, 86), (y - 7, _TOP + _ROW * (last + 0.5) + 7), color=MUTED, linewidth=1)
+                axes.plot((78, 78), (y - 7, _TOP + _ROW * (last + 0.5) + 7), color=MUTED, linewidth=1)
                 axes.text(2, y, f"{box.channels} × {box.size}²", size=9, color=INK, va="center")
                 if last > row:
                     axes.text(2, y + 13, box.stage, size=8.5, color=MUTED, va="center")
             if box.op == "identity":
-                axes.plot((178, 202), (y, y), color=MUTED, linewidth=1.2)
+                axes.plot((_MIDDLE - 12, _MIDDLE + 12), (y, y), color=MUTED, linewidth=1.2)
             else:
                 _box(axes, y, box, widest, kernels, expansions)
             shade = MUTED if box.op == "identity" else INK
-            axes.text(292, y, box.op, size=9.5, color=shade, va="center")
+            axes.text(240, y, box.op, size=9.5, color=shade, va="center")
             share = f"{100 * box.macs_share:.1f} %" if box.macs_share else ""
             axes.text(WIDTH - 2, y, share, size=9, color=MUTED, ha="right", va="center")
 
@@ -137,25 +143,20 @@ def chain(boxes: Sequence[Box]) -> str:
 
 
 def _box(axes: Axes, y: float, box: Box, widest: int, kernels: list[int], expansions: list[int]) -> None:
-    kernel, expansion = _number_after("k", box.op), _number_after("e", box.op)
+    kernel, expansion = number_after("k", box.op), number_after("e", box.op)
     ranks = sorted({k for k in kernels if k})
     alpha = 0.4 + 0.6 * ranks.index(kernel) / max(1, len(ranks) - 1) if kernel and len(ranks) > 1 else 0.85
     tall = 13.0 if expansion == max(expansions) else 7.5
-    width = max(6.0, 186 * box.channels / widest)
+    width = max(6.0, _WIDEST * box.channels / widest)
     colour = BLUE if kernel else GREEN
-    shape = FancyBboxPatch(
-        (190 - width / 2 + 2, y - tall / 2), width - 4, tall, boxstyle="round,pad=0,rounding_size=2.5", linewidth=0
-    )
-    shape.set(facecolor=CARD, zorder=2)
-    axes.add_patch(shape)
-    tinted = FancyBboxPatch(
-        (190 - width / 2 + 2, y - tall / 2), width - 4, tall, boxstyle="round,pad=0,rounding_size=2.5", linewidth=0
-    )
-    tinted.set(facecolor=colour, alpha=alpha, zorder=3)
-    axes.add_patch(tinted)
+    for fill, opacity, order in ((CARD, 1.0, 2), (colour, alpha, 3)):  # the first hides the line behind
+        corner, style = (_MIDDLE - width / 2 + 2, y - tall / 2), "round,pad=0,rounding_size=2.5"
+        patch = FancyBboxPatch(corner, width - 4, tall, boxstyle=style, linewidth=0)
+        patch.set(facecolor=fill, alpha=opacity, zorder=order)
+        axes.add_patch(patch)
 
 
-def _number_after(letter: str, op: str) -> int:
+def number_after(letter: str, op: str) -> int:
     """5 after k in k5e6 and shuffle-k5; 0 where there is none."""
     found = re.search(rf"(?:^|[-\d]){letter}(\d+)", op)
     return int(found.group(1)) if found else 0
@@ -190,7 +191,7 @@ def score_against_macs(
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for method, (macs, scores) in reversed(points.items()):
+        for method, (macs, scores) in reversed(list(points.items())):
             mark = "o" if method == "evolution" else "x"
             axes.plot(
                 macs, scores, mark, color=_colour(method), markersize=3.6, alpha=0.55, label=_name(method), mew=0.9
@@ -317,7 +318,12 @@ def by_layer(
             xs = [n + shift + step * (i - (len(v) - 1) / 2) for n, v in enumerate(dots) for i in range(len(v))]
             ys = [v for values in dots for v in values]
             axes.plot(xs, ys, mark, color=colour, markersize=3.2, alpha=0.8, mew=0.9, label=label)
-        axes.set_yscale("log" if log else "linear")
+        if log:
+            axes.set_yscale("log")
+            wide = max(every) > 100 * min(every)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(-0.7, len(layers) - 0.3)
         if band is not None and not log:
             low, high = axes.get_ylim()

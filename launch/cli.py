@@ -51,7 +51,7 @@ class RunLog:
         self.writer: SummaryWriter | None = None
         if is_main:
             run.log.parent.mkdir(parents=True, exist_ok=True)
-            self.writer = SummaryWriter(str(run.tensorboard))  # type: ignore[no-untyped-call]
+            self.writer = SummaryWriter(str(run.tensorboard))
 
     def __enter__(self) -> RunLog:
         return self
@@ -62,7 +62,7 @@ class RunLog:
         if self.writer is not None:
             if error is not None:
                 self.line(f"ended by {type(error).__name__}: {error}")
-            self.writer.close()  # type: ignore[no-untyped-call]
+            self.writer.close()
 
     def line(self, text: str) -> None:
         """One line, with the seconds since the command began."""
@@ -79,7 +79,7 @@ class RunLog:
             return
         append_jsonl(self.run.metrics_jsonl, [{"stage": stage, "step": step, **values}])
         for name, value in values.items():
-            self.writer.add_scalar(f"{stage}/{name}", value, step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(f"{stage}/{name}", value, step)
 
     def progress(self, items: Iterable[T], total: int, text: str, initial: int = 0) -> Iterator[T]:
         """`items` behind a progress bar with rate and time left, where the main process has a terminal."""

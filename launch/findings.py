@@ -83,10 +83,13 @@ def counts_macs(record: Record) -> str:
 
 
 def tested_networks(record: Record) -> list[Measured]:
-    return [
-        Measured(network_name(m["name"]), m["test/accuracy"], *m["test/interval_95"], is_winner=m["role"] == "winner")
-        for m in record.winners
-    ]
+    """Accuracy of every retrained network on the untouched images, in the order of record.winners."""
+    rows = []
+    for metrics in record.winners:
+        low, high = metrics["test/interval_95"]
+        is_winner = metrics["role"] == "winner"
+        rows.append(Measured(network_name(metrics["name"]), metrics["test/accuracy"], low, high, is_winner))
+    return rows
 
 
 def winner_beside_controls(rows: Sequence[Measured]) -> str | None:
@@ -127,6 +130,6 @@ def what_to_believe(record: Record) -> list[str]:
     trained = f"only {counted(count, 'network')} of it" if count else "no network of it"
     trained += " was trained from scratch" if count < 2 else " were trained from scratch"
     said.append(f"Whether a higher score means a better network is not known from this run: {trained}.")
-    if "legal_fraction" in record.summary:
+    if record.summary.get("legal_fraction", 1.0) < 1.0:
         said.append(f"{100 * record.summary['legal_fraction']:.3g} % of the genotypes of this space meet the limits.")
     return said

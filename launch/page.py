@@ -46,23 +46,29 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin:
 figure { margin: 1rem 0; padding: .9rem 1rem; }
 figure h3 { font-size: 1rem; line-height: 1.35; margin: 0 0 .5rem; }
 figcaption { color: var(--muted); font-size: .875rem; line-height: 1.4; margin-top: .4rem; }
-svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: 0 auto; }
+svg { display: block; width: 100%; height: auto; max-width: 30rem; margin: 0 auto; }
 .wide svg { min-width: 44rem; max-width: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--grid); vertical-align: top; }
+tr > :last-child { padding-right: 0; }
 tr:last-child > * { border-bottom: 0; }
+thead tr > * { border-bottom: 1px solid var(--grid); }
 thead th { color: var(--muted); font-weight: 500; }
 .number { text-align: right; }
-td.number { white-space: nowrap; }
-.numbers td:first-child { white-space: nowrap; }
+td.number, td:first-child { white-space: nowrap; }
 .first td { font-weight: 600; }
 summary { cursor: pointer; }
 details { margin: .6rem 0; }
-@media print { :root { --page: #fff; --card: #fff; --ink: #1c2330; --muted: #4d5563; --grid: #d5dae0;
+@media (max-width: 30rem) { main { padding: 1rem .75rem 3rem; } figure { padding: .8rem .65rem; } }
+@media print { :root { font-size: 12.5px;
+    --page: #fff; --card: #fff; --ink: #1c2330; --muted: #4d5563; --grid: #d5dae0;
     --blue: #0067a5; --orange: #c85200; --green: #007a59; }
-  body { font-size: 11pt; } main { max-width: none; padding: 0; } nav { display: none; }
+  body { font-size: 1rem; line-height: 1.4; } h2 { margin-top: 1.4rem; }
+  .tiles { grid-template-columns: repeat(5, 1fr); }
+  main { max-width: none; padding: 0; } nav { display: none; }
   h2 { break-after: avoid; } figure, .tile, tr { break-inside: avoid; }
+  th, td { padding-right: .5rem; } .card { padding: .4rem .6rem; }
   .grid { grid-template-columns: 1fr 1fr; } .wide svg { min-width: 0; } .scroll { overflow: visible; } }
 """
 
@@ -106,9 +112,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: bool 
 
     marks = [" class=first" if first and number == 0 else "" for number in range(len(rows))]
     body = "".join(f"<tr{mark}>{cells('td', row)}</tr>" for mark, row in zip(marks, rows, strict=True))
-    kind = ' class="numbers"' if numbers else ""
     head = f"<thead><tr>{cells('th', heads)}</tr></thead>" if heads else ""
-    return Html(f'<div class="card scroll"><table{kind}>{head}<tbody>{body}</tbody></table></div>')
+    return Html(f'<div class="card scroll"><table>{head}<tbody>{body}</tbody></table></div>')
 
 
 def figure(svg: str, title: str, caption: str = "", wide: bool = False) -> Html:

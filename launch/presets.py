@@ -32,12 +32,12 @@ def digits() -> SearchConfig:
         images=ImagesConfig(
             augmentation="digits", batch_size=64, num_shards=4, search_fraction=0.1, crop_ratio=1.0, num_threads=1
         ),
-        warmup=WarmupConfig(Recipe(epochs=20, learning_rate=0.1, clip_norm=5.0), trainable="all"),
+        warmup=WarmupConfig(Recipe(epochs=50, learning_rate=0.2, clip_norm=5.0), trainable="all"),
         score=ScoreConfig(calibration_images=256),
-        limits=LimitsConfig(max_macs=3e6),
+        limits=LimitsConfig(max_macs=2.5e6),
         evolution=EvolutionConfig(budget=300, population=50, sample=10, children=10),
         retrain=RetrainConfig(
-            Recipe(epochs=15, learning_rate=0.1, clip_norm=5.0), augmentation="digits", batch_size=64, num_shards=2
+            Recipe(epochs=10, learning_rate=0.1, clip_norm=5.0), augmentation="digits", batch_size=64, num_shards=2
         ),
     )
 

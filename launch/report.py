@@ -36,11 +36,7 @@ def winner_section(record: Record) -> Html:
     working = sum(box.op != IDENTITY for box in boxes)
     depth = f"{len(boxes)} layers" if working == len(boxes) else f"{working} of {len(boxes)} layers kept"
     title = f"{'The winner' if record.summary else 'The best so far'}: {depth}"
-    caption = (
-        "From top to bottom, as an image passes. Width: channels. Stronger colour: larger kernel. "
-        "Taller: larger expansion. A line: identity, the layer is left out. Left: output channels × pixels². "
-        "Right: share of all MACs; the rest is in stem, head and classifier, which are the same in every network."
-    )
+    caption = _how_to_read(boxes)
     facts = [
         (f"{charts.millions(costs['macs'])}", "MACs of one image"),
         (charts.millions(costs["params"]), "parameters"),
@@ -59,6 +55,20 @@ def _box(layer: Layer, choice: int, total_macs: float) -> charts.Box:
     stage = layer.name.split(".")[0].replace("stage", "stage ")
     share = op.cost(layer.size).macs / total_macs
     return charts.Box(stage, op.name, layer.out_channels, strided(layer.size, layer.stride), share)
+
+
+def _how_to_read(boxes: Sequence[charts.Box]) -> str:
+    """The legend of the chain, of what is in it."""
+    ops = {box.op for box in boxes}
+    said = ["From top to bottom, as an image passes. Width: channels. Stronger colour: larger kernel."]
+    if any(charts.number_after("e", op) for op in ops):
+        said.append("Taller: larger expansion.")
+    if any(not charts.number_after("k", op) for op in ops - {IDENTITY}):
+        said.append("Green: no kernel size in its name.")
+    if IDENTITY in ops:
+        said.append("A line: identity, the layer is left out.")
+    said.append("Left: output channels × pixels². Right: share of all MACs; stem, head and classifier have the rest.")
+    return " ".join(said)
 
 
 def _in_words(boxes: Sequence[charts.Box]) -> Html:
@@ -142,8 +152,12 @@ def indicators_section(record: Record) -> Html:
         title = f"The winner takes the candidate with the highest indicator in {top} of {len(undecided)} layers"
     caption = (
         f"{record.indicators['statistic']} of the scales of a candidate's last BatchNorm; stronger colour is higher. "
-        "Framed: the winner's choice. Dash: identity, which has no BatchNorm. Empty: the layer has no such candidate."
     )
+    caption += "Framed: the winner's choice." if chosen else ""
+    if any(value is not None and np.isnan(value) for row in values for value in row):
+        caption += " Dash: identity, which has no BatchNorm."
+    if any(value is None for row in values for value in row):
+        caption += " Empty: the layer has no such candidate."
     if any(record.indicators["layer"]):
         names.append("layer")
         values.append(list(record.indicators["layer"]))
@@ -243,7 +257,8 @@ def _network(stage: str) -> str:
 
 
 def run_section(record: Record) -> Html:
-    rows = [(name, str(record.config[name])) for name in ("preset", "seed", "threads", "data") if name in record.config]
+    named: tuple[str, ...] = ("preset", "seed", "threads", "data")
+    rows = [(name, str(record.config[name])) for name in named if name in record.config]
     rows += [("images", line.split("] images: ", 1)[1]) for line in record.log if "] images: " in line][-1:]
     for name, value in record.environment.items():
         together = (

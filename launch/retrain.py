@@ -22,7 +22,7 @@ from subshot.data.image_folder import ImageFolder, scan
 from subshot.launch.cli import RunLog, run_command
 from subshot.launch.config import SearchConfig, from_json
 from subshot.launch.report import write_report
-from subshot.launch.vision import eval_loader, first_images, images_root, make_space, retrain_loader
+from subshot.launch.vision import eval_loader, first_images, images_root, make_space, on_device, retrain_loader
 from subshot.launch.winner import write_winner
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.isometry import initialise_network
@@ -109,8 +109,37 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
             train_one(job, config, space, train, test, world, run, log)
         if world.is_main:
             write_report(run)
+            for line in results(run, [job.name for job in jobs]):
+                log.line(line)
             log.line(f"report: {run.report_html}")
             print(run.winner(jobs[0].name).root)
+
+
+def results(run: RunDir, names: list[str]) -> list[str]:
+    """What was trained, a line each, and in one sentence whether the winner is better than the random networks."""
+    found = [
+        (read_json(run.winner(name).metrics_json), read_json(run.winner(name).architecture_json)) for name in names
+    ]
+    lines = [f"{'network':12}{'test accuracy (95 % interval)':32}{'M MACs':>8}  operations"]
+    for metrics, architecture in found:
+        low, high = metrics["test/interval_95"]
+        accuracy = f"{metrics['test/accuracy']:.4f} ({low:.4f} to {high:.4f})"
+        macs = architecture["costs"]["macs"] / 1e6
+        lines.append(f"{metrics['name']:12}{accuracy:32}{macs:8.2f}  {architecture['words']}")
+    by_role = {
+        role: [m["test/accuracy"] for m, _ in found if m["role"] == role and m["seed"] == 0]
+        for role in ("winner", "control")
+    }
+    if by_role["winner"] and by_role["control"]:
+        gain = 100 * (by_role["winner"][0] - sum(by_role["control"]) / len(by_role["control"]))
+        low, high = found[0][0]["test/interval_95"]
+        half = 50 * (high - low)
+        verdict = "more than" if abs(gain) > half else "no more than"
+        lines.append(
+            f"the winner is {gain:+.2f} points from the mean of {len(by_role['control'])} random networks of its cost: "
+            f"{verdict} its own test's uncertainty of {half:.2f} points, and from one training each"
+        )
+    return lines
 
 
 def train_one(
@@ -132,7 +161,7 @@ def train_one(
     seed = config.seed + 1000 * (job.seed + 1)
     network = build_network(space.decode(genotype), config.retrain.recipe.dropout)
     initialise_network(network, space.input_size, config.retrain.construction, torch.Generator().manual_seed(seed))
-    network.to(device=world.device, memory_format=torch.channels_last)
+    on_device(network, world.device)
     torch.manual_seed(seed)
     tested = _fit(job, network, config, train, seed, world, run, log)
     test_loader = eval_loader(config.images, test, space.input_size, world)
@@ -155,7 +184,7 @@ def train_one(
             config.images, first_images(test, GOLDEN_IMAGES, config.seed), space.input_size, world, rank=0, ranks=1
         )
         sample = next(iter(golden)).to(torch.device("cpu"))
-        tested = tested.to(device="cpu", memory_format=torch.contiguous_format).eval()
+        tested = tested.cpu().eval()
         write_winner(folder, tested, config, space, genotype, train.classes, sample, metrics)
         folder.checkpoint.unlink(missing_ok=True)
     barrier(world)

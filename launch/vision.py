@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from subshot.data.digits import write_digits
 from subshot.data.image_folder import ImageFolder, scan, split_train
@@ -18,6 +20,8 @@ from subshot.supernet.cost import activation_mib
 from subshot.supernet.isometry import initialise
 from subshot.supernet.network import ChainSupernet
 from subshot.train.dist import World, barrier
+
+Network = TypeVar("Network", bound=nn.Module)
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "imagenet": IMAGENET,
@@ -70,7 +74,13 @@ def make_supernet(config: SupernetConfig, space: ChainSpace, seed: int, device: 
     """Built and initialised on the CPU, so that the weights do not depend on the device; then moved there."""
     supernet = ChainSupernet(space, config.branch, config.identity_bn, config.activation)
     initialise(supernet, config.construction, torch.Generator().manual_seed(seed), config.branch_gamma)
-    return supernet.to(device=device, memory_format=torch.channels_last)
+    return on_device(supernet, device)
+
+
+def on_device(network: Network, device: torch.device) -> Network:
+    """On the device, with weights channels-last: depthwise convolutions take half the time so, also on CPUs."""
+    nn.utils.convert_conv2d_weight_memory_format(network.to(device), torch.channels_last)
+    return network
 
 
 def make_constraints(limits: LimitsConfig, space: ChainSpace) -> tuple[Constraint, ...]:

@@ -81,8 +81,7 @@ def measure_spectrum(
     """The spectrum of a module in evaluation mode at white inputs of `shape` (C, H, W); modes are as before afterwards.
 
     extremes: also the smallest and largest singular value at one input point, by Lanczos iteration (scipy's eigsh)
-    on the smaller of J J^T and J^T J, to a relative tolerance of 1e-2. Float32 products limit the smallest to about
-    1e-3.
+    on the smaller of J J^T and J^T J, to a relative tolerance of 1e-2; a smallest value of 0 may read 1e-2.
     """
     modes = {child: child.training for child in module.modules()}
     module.eval()

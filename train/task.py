@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +26,7 @@ class Task:
 def image_task(label_smoothing: float = 0.0) -> Task:
     """Cross-entropy over classes; logits [N, classes] against batch.labels [N]."""
     return Task(
-        inputs=lambda batch: batch.images,
+        inputs=lambda batch: batch.images.contiguous(memory_format=torch.channels_last),
         loss=lambda logits, batch: F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing),
         correct=lambda logits, batch: (logits.argmax(dim=1) == batch.labels).sum(),
         size=lambda batch: len(batch.labels),

@@ -1,0 +1,136 @@
+"""Retraining a run's winner and controls, and the folders that come out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from subshot.launch import retrain, search
+from subshot.launch.config import SearchConfig, from_json
+from subshot.launch.vision import make_space
+from subshot.supernet.network import build_network
+from subshot.supernet.space import from_named_choices
+from subshot.train.run_dir import RunDir, read_json
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A tiny search, its winner and one control retrained for two epochs."""
+    folder = tmp_path_factory.mktemp("retrain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        settings = [
+            "--space.width=0.125",
+            "--warmup.recipe.epochs=1",
+            "--evolution.budget=20",
+            "--evolution.population=10",
+            "--evolution.sample=4",
+            "--retrain.recipe.ema-decay=0.5",
+        ]
+        patch.setattr(sys, "argv", ["launch/search.py", "digits", "--run-dir", str(folder / "run"), *settings])
+        assert search.main() == 0
+        assert retrain_with(patch, folder, "--controls", "1", "--epochs", "2") == 0
+    return RunDir(folder / "run")
+
+
+def retrain_with(patch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    patch.setattr(sys, "argv", ["launch/retrain.py", str(folder / "run"), *arguments])
+    return retrain.main()
+
+
+def test_folders_are_whole(run: RunDir) -> None:
+    assert run.winner_names() == ["1", "random-1"]
+    files = {path.name for path in run.winner("1").root.iterdir()}
+    assert files == {
+        "architecture.json",
+        "golden.npz",
+        "labels.json",
+        "metrics.json",
+        "model.onnx",
+        "model.safetensors",
+        "preprocess.json",
+    }
+
+
+def test_metrics_tell_n_interval_and_role(run: RunDir) -> None:
+    metrics = read_json(run.winner("random-1").metrics_json)
+    low, high = metrics["test/interval_95"]
+    assert low <= metrics["test/accuracy"] <= high
+    assert metrics["test/n"] == 355
+    assert metrics["role"] == "control"
+    assert metrics["epochs"] == 2
+
+
+@pytest.mark.parametrize("name", ["1", "random-1"])
+def test_json_and_weights_rebuild_the_network(run: RunDir, name: str) -> None:
+    winner = run.winner(name)
+    config = from_json(SearchConfig, read_json(run.config_json))
+    architecture = read_json(winner.architecture_json)
+    space = make_space(config.space, architecture["space"]["classes"])
+    genotype = from_named_choices(space, architecture["choices"])
+    assert list(genotype) == architecture["genotype"]
+    assert space.cost(genotype).macs == architecture["costs"]["macs"]
+    network = build_network(space.decode(genotype)).eval()
+    network.load_state_dict(load_file(winner.weights))
+    golden = np.load(winner.golden, allow_pickle=False)
+    with torch.no_grad():
+        outputs = network(torch.from_numpy(golden["inputs"])).numpy()
+    assert np.abs(outputs - golden["outputs"]).max() < 1e-4
+
+
+def test_onnx_takes_any_batch(run: RunDir) -> None:
+    winner = run.winner("1")
+    golden = np.load(winner.golden, allow_pickle=False)
+    session = onnxruntime.InferenceSession(str(winner.onnx), providers=["CPUExecutionProvider"])
+    for count in (1, 3, 8):
+        (logits,) = session.run(["logits"], {"images": golden["inputs"][:count]})
+        assert np.abs(logits - golden["outputs"][:count]).max() < 1e-3
+    assert read_json(winner.metrics_json)["onnx_max_abs_difference"] < 1e-3
+
+
+def test_finished_networks_are_kept(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.root.parent)
+    before = run.winner("1").weights.stat().st_mtime_ns
+    assert retrain_with(monkeypatch, run.root.parent, "--controls", "1", "--epochs", "2") == 0
+    assert run.winner("1").weights.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--index", "9"], "--index is 9; the manifest has lines 0 to"),
+        (["--data", "no/such"], "the data folder no/such does not exist"),
+        (["--epochs", "-3"], "epochs is -3"),
+    ],
+)
+def test_mistakes_end_with_2(
+    run: RunDir,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(run.root.parent)
+    assert retrain_with(monkeypatch, run.root.parent, *arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_run_without_a_search_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert retrain_with(monkeypatch, tmp_path) == 2
+    assert "run launch/search.py first" in capsys.readouterr().err
+
+
+def test_manifest_lists_seeds_and_controls(run: RunDir) -> None:
+    jobs = retrain.manifest(read_json(run.summary_json), top=2, controls=1, seeds=2)
+    assert [job.name for job in jobs] == ["1", "1-seed1", "2", "2-seed1", "random-1", "random-1-seed1"]
+    lines = json.loads(run.manifest_json.read_text())
+    assert [line["role"] for line in lines][0] == "winner"
