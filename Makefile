@@ -19,7 +19,7 @@ READY := $(VENV)/ready
 .NOTPARALLEL:
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu and not slurm"
 
 # Two processes, one thread each; --resume makes a second demo show the first one's result in seconds.
 demo: setup

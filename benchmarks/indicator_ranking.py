@@ -29,7 +29,7 @@ from subshot.data.batch import ImageBatch
 from subshot.launch.config import SupernetConfig
 from subshot.launch.vision import make_supernet
 from subshot.search.main_effects import main_effects, negated
-from subshot.search.ranking import kendall
+from subshot.search.ranking import kendall, rank_sum
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import RULES, indicator_score, read_indicators
 from subshot.supernet.nasbench_macro import nasbench_macro
@@ -185,6 +185,8 @@ def taus_of(
     found["gamma_movement"] = float(np.abs(block - np.array(start)).sum() / np.count_nonzero(start))
     effects = negated(main_effects(space, paths, losses))
     found["path_loss"] = kendall(table.accuracy, effects.batch(table.genotypes))
+    both = rank_sum([effects.batch(table.genotypes), space.costs["activation_elements"].batch(table.genotypes)])
+    found["path_loss and activations, sum of ranks"] = kendall(table.accuracy, both)
     found |= one_shot_taus(supernet, table, arguments, images, labels, held_out)
     return found
 

@@ -121,37 +121,52 @@ def _summary(
     states: dict[str, State],
     log: RunLog,
 ) -> dict[str, Any]:
-    """What the run found, and what is to be retrained: the best, and random networks of the winner's cost."""
-    winner = states["evolution"].best[0]
-    assert winner.score is not None
-    found = {
+    """What the run found, and what is to be retrained: the best by whatever method (of equal ones evolution's first),
+    and random networks of the winner's cost."""
+    found: dict[str, Any] = {
         "score": scorer.name,
-        "best": [_network(space, c.genotype, c.score) for c in states["evolution"].best],
-        "random_best": _network(space, states["random"].best[0].genotype, states["random"].best[0].score),
         "digests": {method: state.digest for method, state in states.items()},
-        "controls": [_network(space, g, None) for g in same_cost_networks(space, winner.genotype, config.seed)],
         "evaluated": {method: state.evaluated for method, state in states.items()},
         "legal_fraction": sampler.legal_fraction(np.random.default_rng(config.seed)),
     }
+    seen = [
+        (method, c.genotype, c.score) for method, state in states.items() for c in state.best if c.score is not None
+    ]
     if scorer.additive is not None:
-        genotype, score = exact_optimum(space, scorer.additive, sampler.constraints)
-        found["optimum"] = _network(space, genotype, score)
+        genotype, _ = exact_optimum(space, scorer.additive, sampler.constraints)
+        score = scorer.additive(genotype)  # added up as the searches' scores were, so that equals compare equal
+        seen.append(("optimum", genotype, score))
+        found["optimum"] = _network(space, genotype, score, "optimum")
         for method, state in states.items():
             reached = state.best[0].score
             assert reached is not None
             regret = (score - reached) / max(abs(score), 1e-12)
-            log.line(f"{method}: {100 * regret:.3f} % below the exact optimum {score:.6g}")
+            log.line(f"{method}: {abs(100 * regret):.3f} % below the exact optimum {score:.6g}")
             found[f"{method}_regret"] = regret
-    log.line(f"winner: {describe(space, winner.genotype)}  ({_costs(space, winner.genotype)['macs'] / 1e6:.2f} M MACs)")
+    best: dict[Genotype, dict[str, Any]] = {}
+    for method, genotype, reached in sorted(seen, key=lambda row: -row[2]):
+        best.setdefault(genotype, _network(space, genotype, reached, method))
+    found["best"] = list(best.values())[: config.evolution.best]
+    winner = tuple(found["best"][0]["genotype"])
+    found["controls"] = [_network(space, g, None, "control") for g in same_cost_networks(space, winner, config.seed)]
+    costs = found["best"][0]["costs"]
+    log.line(f"winner, by {found['best'][0]['method']}: {describe(space, winner)}  ({costs['macs'] / 1e6:.2f} M MACs)")
     return found
 
 
-def _network(space: ChainSpace, genotype: Genotype, score: float | None) -> dict[str, Any]:
+def _network(space: ChainSpace, genotype: Genotype, score: float | None, method: str) -> dict[str, Any]:
     costs: dict[str, Any] = dict(_costs(space, genotype))
     costs["activation_mib"] = round(activation_mib(costs["activation_elements"]), 3)
     text = describe(space, genotype)
     digest = hashlib.sha256(f"{space.name} {text}".encode()).hexdigest()[:16]
-    return {"genotype": list(genotype), "choices": text, "hash": digest, "score": score, "costs": costs}
+    return {
+        "method": method,
+        "genotype": list(genotype),
+        "choices": text,
+        "hash": digest,
+        "score": score,
+        "costs": costs,
+    }
 
 
 def exact_optimum(space: ChainSpace, score: Additive, constraints: tuple[Constraint, ...]) -> tuple[Genotype, float]:

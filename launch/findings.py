@@ -120,9 +120,11 @@ def what_to_believe(record: Record) -> list[str]:
     search = beside_random(record)
     if search is not None:
         said.append(f"{search}. That is one seed of each; with another seed a small difference may turn round.")
-        best = {method: best_so_far(rows)[-1] for method, rows in record.history.items()}
-        if record.summary and (best["random"] or 0) > (best["evolution"] or 0):
-            said.append("Random search holds the better network here; what is called the winner is evolution's best.")
+        finder = record.summary["best"][0]["method"] if record.summary else "evolution"
+        if finder == "random":
+            said.append("Random search found the winner: evolution was of no use here.")
+        if finder == "optimum":
+            said.append("The winner is the exact optimum of the score; evolution came close and did not reach it.")
     test = winner_beside_controls(tested_networks(record))
     if test is not None:
         said.append(f"{test}. The intervals are for the choice of test images, not for another training seed.")

@@ -50,8 +50,8 @@ def macro_cifar10() -> SearchConfig:
         images=ImagesConfig(
             augmentation="small_photo", batch_size=128, num_shards=4, search_fraction=0.1, crop_ratio=1.0
         ),
-        warmup=WarmupConfig(Recipe(epochs=20, learning_rate=0.1, clip_norm=5.0), trainable="all"),
-        evolution=EvolutionConfig(budget=200, population=32, sample=8, children=16),
+        warmup=WarmupConfig(Recipe(epochs=15, learning_rate=0.1, clip_norm=5.0), trainable="all"),
+        evolution=EvolutionConfig(budget=500, population=50, sample=10, children=10),
         retrain=RetrainConfig(
             Recipe(epochs=50, learning_rate=0.1, schedule="cosine", weight_decay=5e-4, label_smoothing=0.0),
             augmentation="small_photo",
@@ -65,18 +65,18 @@ def mobilenetv2_imagenette() -> SearchConfig:
     """launch/search.py mobilenetv2-imagenette --data IMAGENETTE: photographs at 64 pixels on a small machine."""
     return SearchConfig(
         preset="mobilenetv2-imagenette",
-        space=SpaceConfig("mobilenetv2", input_size=64, width=0.5, reduced_strides=1),
+        space=SpaceConfig("mobilenetv2", input_size=64, width=0.25, reduced_strides=1),
         images=ImagesConfig(
-            augmentation="small_photo", batch_size=128, num_shards=4, search_fraction=0.2, crop_ratio=0.875
+            augmentation="small_photo", batch_size=32, num_shards=2, search_fraction=0.1, crop_ratio=1.0, num_threads=1
         ),
-        warmup=WarmupConfig(Recipe(epochs=20, learning_rate=0.1, clip_norm=5.0), trainable="all"),
+        warmup=WarmupConfig(Recipe(epochs=30, learning_rate=0.1, clip_norm=5.0), trainable="all"),
         score=ScoreConfig(calibration_images=256),
-        limits=LimitsConfig(max_macs=4e7),
-        evolution=EvolutionConfig(budget=100, population=24, sample=6, children=8),
+        limits=LimitsConfig(max_macs=15e6),
+        evolution=EvolutionConfig(budget=2000),
         retrain=RetrainConfig(
-            Recipe(epochs=30, learning_rate=0.1, clip_norm=5.0, dropout=0.2),
+            Recipe(epochs=20, learning_rate=0.1, clip_norm=5.0, dropout=0.2),
             augmentation="small_photo",
-            batch_size=64,
+            batch_size=32,
             num_shards=2,
         ),
     )
@@ -87,11 +87,11 @@ def shufflenetv2_imagenette() -> SearchConfig:
     base = mobilenetv2_imagenette()
     return SearchConfig(
         preset="shufflenetv2-imagenette",
-        space=SpaceConfig("shufflenetv2", input_size=64, width=0.5, reduced_strides=1),
+        space=SpaceConfig("shufflenetv2", input_size=64, width=0.25, reduced_strides=1),
         images=base.images,
         warmup=base.warmup,
         score=base.score,
-        limits=LimitsConfig(max_macs=2.6e7),
+        limits=LimitsConfig(max_macs=8.5e6),
         evolution=base.evolution,
         retrain=base.retrain,
     )

@@ -204,14 +204,12 @@ def _fit(
     tested."""
     recipe = config.retrain.recipe
     loader = retrain_loader(config, train, seed, world)
-    parameters = list(network.parameters())
-    optimizer = make_optimizer(network, parameters, recipe)
+    optimizer = make_optimizer(network, list(network.parameters()), recipe)
     average = RunningAverage(network, recipe.ema_decay) if recipe.ema_decay else None
     checkpoint, start = run.winner(job.name).checkpoint, 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=world.device, weights_only=True)
-        start = restore_state(state, parameters, optimizer)
-        network.load_state_dict(state["network"])
+        start = restore_state(state, network, optimizer)
         if average is not None:
             average.network.load_state_dict(state["average"])
         log.line(f"{job.name}: continues after step {start}")
@@ -235,7 +233,7 @@ def _fit(
             rates = {"learning_rate": result.learning_rate, "images_per_second": loader.batch_size / result.seconds}
             log.numbers(f"retrain/{job.name}", done, numbers | rates)
             if world.is_main:
-                state = checkpoint_state(done, parameters, optimizer) | {"network": network.state_dict()}
+                state = checkpoint_state(done, network, optimizer)
                 if average is not None:
                     state["average"] = average.network.state_dict()
                 with replacing(checkpoint) as temporary:

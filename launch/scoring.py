@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from subshot.launch.config import SearchConfig
+from subshot.launch.config import ScoreConfig, SearchConfig
 from subshot.launch.vision import Images, eval_loader, first_images
 from subshot.search.evaluator import AdditiveEvaluator, Evaluator, FunctionEvaluator, Sharded
-from subshot.search.main_effects import main_effects, negated
+from subshot.search.main_effects import main_effects, negated, num_settled, num_unknowns
+from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Additive
@@ -25,6 +26,16 @@ class Scorer:
     name: str
     evaluator: Evaluator
     additive: Additive | None
+
+
+def require_enough_steps(score: ScoreConfig, space: ChainSpace, steps: int) -> None:
+    """Raises ValueError before the warm-up where its losses could not tell the choices apart after it."""
+    unknowns, settled = num_unknowns(space), num_settled(steps)
+    if score.kind == "path_loss" and settled < unknowns:
+        raise ValueError(
+            f"the score path_loss has to tell {unknowns} effects apart by the losses of {settled} settled steps "
+            f"(of {steps}); raise --warmup.recipe.epochs, lower --images.batch-size, or choose another --score.kind"
+        )
 
 
 def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:

@@ -24,7 +24,7 @@ from subshot.launch.environment import describe_environment
 from subshot.launch.explore import explore
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
-from subshot.launch.scoring import make_scorer
+from subshot.launch.scoring import make_scorer, require_enough_steps
 from subshot.launch.spectra import measure_spectra
 from subshot.launch.vision import Images, make_constraints, make_space, make_supernet, open_images, warmup_loader
 from subshot.launch.warmup import warm_up
@@ -110,6 +110,8 @@ def search(arguments: SearchArguments, world: World) -> None:
     images = open_images(config, world)
     space = make_space(config.space, len(images.classes))
     sampler = LegalSampler(space, make_constraints(config.limits, space))
+    loader = warmup_loader(config, images.train, world)
+    require_enough_steps(config.score, space, config.warmup.recipe.epochs * loader.steps_per_epoch)
     open_run(run, config, arguments.resume, world)
     with RunLog(run, world.is_main) as log:
         log.line(f"{config.preset}: {world.size} process(es) on {world.device}; run folder {run.root}")
@@ -124,7 +126,6 @@ def search(arguments: SearchArguments, world: World) -> None:
                 spectra["initial"] = measure_spectra(supernet, config.seed)
                 write_json(run.spectrum_json, spectra)
             barrier(world)
-            loader = warmup_loader(config, images.train, world)
             shards = config.images.num_shards
             warm_up(supernet, loader, config.warmup, config.score, config.seed, shards, world, run, log)
         if world.is_main and not run.indicators_json.is_file():

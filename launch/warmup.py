@@ -94,7 +94,7 @@ def warm_up(
     start, rows = 0, []
     if run.warmup_checkpoint.is_file():
         state = torch.load(run.warmup_checkpoint, map_location=world.device, weights_only=True)
-        start = restore_state(state, parameters, optimizer)
+        start = restore_state(state, supernet, optimizer)
         log.line(f"warm-up continues after step {start}")
     if world.is_main:
         truncate_jsonl(run.paths_jsonl, start)
@@ -122,7 +122,7 @@ def warm_up(
                 append_jsonl(run.paths_jsonl, rows)
                 rows = []
                 with replacing(run.warmup_checkpoint) as temporary:
-                    torch.save(checkpoint_state(done, parameters, optimizer), temporary)
+                    torch.save(checkpoint_state(done, supernet, optimizer), temporary)
             shown = "  ".join(f"{name} {value:.3f}" for name, value in look.items())
             log.line(f"epoch {result.epoch + 1}: loss {result.loss:.3f}  {shown}")
     if total > start:

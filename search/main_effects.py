@@ -23,6 +23,16 @@ SETTLED_FROM = 1 / 3
 """Observations before this fraction of the training are left out: subnets of barely trained weights say little."""
 
 
+def num_settled(observations: int) -> int:
+    """How many of the observations count."""
+    return observations - int(observations * SETTLED_FROM)
+
+
+def num_unknowns(space: SearchSpace) -> int:
+    """What a fit has to tell apart: the trend's three numbers, and the effects of each decision up to their sum."""
+    return 3 + sum(len(decision.choices) - 1 for decision in space.decisions)
+
+
 def main_effects(space: SearchSpace, paths: Sequence[Genotype], values: ArrayLike) -> Additive:
     """The effects of choices on `values`, one value per path, in the order in which they were observed.
 
@@ -31,10 +41,10 @@ def main_effects(space: SearchSpace, paths: Sequence[Genotype], values: ArrayLik
     Raises ValueError where there are fewer observations than unknowns.
     """
     observed = np.asarray(values, dtype=np.float64)
-    settled = int(len(observed) * SETTLED_FROM)
-    genotypes, observed = np.asarray(paths)[settled:], observed[settled:]
+    settled = num_settled(len(observed))
+    genotypes, observed = np.asarray(paths)[-settled:], observed[-settled:]
     sizes = [len(decision.choices) for decision in space.decisions]
-    unknowns = 3 + sum(size - 1 for size in sizes)
+    unknowns = num_unknowns(space)
     if len(observed) < unknowns:
         raise ValueError(
             f"{len(observed)} settled observations cannot tell {unknowns} effects apart; train the supernet for longer"

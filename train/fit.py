@@ -128,16 +128,13 @@ def _tracks(model: nn.Module) -> bool:
     return any(module.momentum != 0.0 for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def checkpoint_state(step: int, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What `restore_state` needs to go on after `step` steps: trained parameters by position, and the optimiser."""
-    return {"step": step, "parameters": [p.detach() for p in parameters], "optimizer": optimizer.state_dict()}
+def checkpoint_state(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What `restore_state` needs to go on after `step` steps: every weight and statistic, and the optimiser."""
+    return {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
 
-def restore_state(state: dict[str, Any], parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+def restore_state(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Puts a checkpoint back; returns the number of steps that are done."""
-    saved: list[Tensor] = state["parameters"]
-    with torch.no_grad():
-        for parameter, value in zip(parameters, saved, strict=True):
-            parameter.copy_(value)
+    model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])

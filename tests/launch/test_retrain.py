@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         patch.chdir(folder)
         settings = [
             "--space.width=0.125",
-            "--warmup.recipe.epochs=1",
+            "--warmup.recipe.epochs=3",
             "--evolution.budget=20",
             "--evolution.population=10",
             "--evolution.sample=4",

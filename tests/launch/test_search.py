@@ -21,8 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = [
     "digits",
     "--space.width=0.125",
-    "--warmup.recipe.epochs=2",
-    "--images.batch-size=128",
+    "--warmup.recipe.epochs=3",
     "--evolution.budget=40",
     "--evolution.population=10",
     "--evolution.sample=4",
@@ -65,11 +64,6 @@ def test_any_number_of_processes_gives_the_same_bytes(work: Path, alone: RunDir,
     assert other.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
     assert other.supernet.read_bytes() == alone.supernet.read_bytes()
     assert other.paths_jsonl.read_bytes() == alone.paths_jsonl.read_bytes()
-
-
-def test_another_seed_gives_another_history(work: Path, alone: RunDir) -> None:
-    other = run_search(work, "seed-1", extra=["--seed=1"])
-    assert other.history_jsonl.read_bytes() != alone.history_jsonl.read_bytes()
 
 
 def test_history_holds_every_candidate_once_within_the_limit(alone: RunDir) -> None:
@@ -136,6 +130,7 @@ def status_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         (["digits", "--warmup.recipe.epochs", "-1"], "epochs is -1"),
         (["digits", "--space.width", "wide"], "wide"),
         (["digits", "--images.num-shards", "5"], "must be a multiple of num_shards"),
+        (["digits", "--warmup.recipe.epochs", "1"], "has to tell 19 effects apart by the losses of 14 settled steps"),
     ],
 )
 def test_mistakes_end_with_2_and_one_sentence(

@@ -127,13 +127,13 @@ def test_resuming_equals_going_on(make_supernet, make_loader, one_process, tmp_p
     first, parameters, optimizer = start()
     for result in go(first, optimizer, 0):
         if result.step + 1 == stop:
-            torch.save(checkpoint_state(stop, parameters, optimizer), tmp_path / "state.pt")
+            torch.save(checkpoint_state(stop, first, optimizer), tmp_path / "state.pt")
             break
     second, parameters, optimizer = start()
-    done = restore_state(torch.load(tmp_path / "state.pt", weights_only=True), parameters, optimizer)
+    done = restore_state(torch.load(tmp_path / "state.pt", weights_only=True), second, optimizer)
     assert done == stop
     assert [result.loss for result in go(second, optimizer, done)] == losses[stop:]
-    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+    for one, other in zip(whole.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 

@@ -24,4 +24,5 @@ def test_loss_and_counts(smoothing) -> None:
     assert float(task.loss(logits, batch)) == pytest.approx(total / 5, rel=1e-12)
     right = sum(row.index(max(row)) == label for row, label in zip(logits.tolist(), labels.tolist(), strict=True))
     assert int(task.correct(logits, batch)) == right
-    assert task.size(batch) == 5 and task.inputs(batch) is batch.images
+    assert task.size(batch) == 5
+    assert torch.equal(task.inputs(batch), batch.images)
