@@ -29,12 +29,12 @@ from subshot.data.batch import ImageBatch
 from subshot.launch.config import SupernetConfig
 from subshot.launch.vision import make_supernet
 from subshot.search.main_effects import main_effects, negated
-from subshot.search.ranking import kendall, rank_sum
+from subshot.search.ranking import kendall
 from subshot.supernet.chain import ChainSpace
-from subshot.supernet.indicators import RULES, indicator_score, read_indicators
+from subshot.supernet.indicators import NEEDS_BRANCH, RULES, indicator_score, read_indicators
 from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.network import ChainSupernet
-from subshot.supernet.space import Genotype
+from subshot.supernet.space import Genotype, added, standardised
 from subshot.train.dist import World
 from subshot.train.evaluate import OneShot
 from subshot.train.fit import fit
@@ -175,8 +175,7 @@ def taus_of(
     for statistic in ("mean_abs", "mean", "root_mean_square", "std"):
         indicators = read_indicators(supernet, statistic)
         for rule in RULES:
-            needs_layer = rule in ("block_times_layer", "block_over_layer", "identity_as_layer")
-            if needs_layer and not any(indicators.layer):
+            if rule in NEEDS_BRANCH and not any(indicators.layer):
                 continue
             scores = indicator_score(indicators, rule).batch(table.genotypes)
             if np.ptp(scores) > 0:
@@ -185,8 +184,8 @@ def taus_of(
     found["gamma_movement"] = float(np.abs(block - np.array(start)).sum() / np.count_nonzero(start))
     effects = negated(main_effects(space, paths, losses))
     found["path_loss"] = kendall(table.accuracy, effects.batch(table.genotypes))
-    both = rank_sum([effects.batch(table.genotypes), space.costs["activation_elements"].batch(table.genotypes)])
-    found["path_loss and activations, sum of ranks"] = kendall(table.accuracy, both)
+    both = added(standardised(effects), standardised(space.costs["activation_elements"]))
+    found["path_loss_activations"] = kendall(table.accuracy, both.batch(table.genotypes))
     found |= one_shot_taus(supernet, table, arguments, images, labels, held_out)
     return found
 

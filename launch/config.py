@@ -83,9 +83,10 @@ class WarmupConfig:
 class ScoreConfig:
     """What ranks subnets. Higher is better, always."""
 
-    kind: Literal["path_loss", "one_shot", "indicator"] = "path_loss"
-    """path_loss: what every choice did to the losses of the warm-up's own steps; costs nothing more. one_shot: accuracy
-    with inherited weights. indicator: BatchNorm scales, under `rule`."""
+    kind: Literal["path_loss_activations", "path_loss", "one_shot", "indicator"] = "path_loss_activations"
+    """path_loss: what every choice did to the losses of the warm-up's own steps; costs nothing more.
+    path_loss_activations: that and the activations of the network, both standardised, added up. one_shot: accuracy with
+    inherited weights. indicator: BatchNorm scales, under `rule`."""
     rule: str = "block_sum"
     """See RULES in supernet/indicators.py."""
     statistic: str = "mean_abs"
@@ -105,6 +106,10 @@ class LimitsConfig:
     max_params: float = 0.0
     max_activation_mib: float = 0.0
     """float32 outputs of convolutions and classifier, one image."""
+    max_latency_ms: float = 0.0
+    """By `latency_table`."""
+    latency_table: Path | None = None
+    """JSON of milliseconds by decision and choice; see launch/latency_table.py."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,14 @@ from subshot.search.main_effects import main_effects, negated, num_settled, num_
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
-from subshot.supernet.space import Additive
+from subshot.supernet.space import Additive, added, standardised
 from subshot.train.dist import World, gather_objects
 from subshot.train.evaluate import OneShot
 from subshot.train.run_dir import RunDir, read_jsonl
 from subshot.train.task import image_task
+
+
+PATH_LOSS = ("path_loss", "path_loss_activations")
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,29 @@ class Scorer:
 def require_enough_steps(score: ScoreConfig, space: ChainSpace, steps: int) -> None:
     """Raises ValueError before the warm-up where its losses could not tell the choices apart after it."""
     unknowns, settled = num_unknowns(space), num_settled(steps)
-    if score.kind == "path_loss" and settled < unknowns:
+    if score.kind in PATH_LOSS and settled < unknowns:
         raise ValueError(
-            f"the score path_loss has to tell {unknowns} effects apart by the losses of {settled} settled steps "
+            f"the score {score.kind} has to tell {unknowns} effects apart by the losses of {settled} settled steps "
             f"(of {steps}); raise --warmup.recipe.epochs, lower --images.batch-size, or choose another --score.kind"
         )
 
 
 def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:
     score = config.score
-    if score.kind == "path_loss":
+    additive = None
+    if score.kind in PATH_LOSS:
         steps = read_jsonl(run.paths_jsonl)
         effects = main_effects(supernet.space, [step["path"] for step in steps], [step["loss"] for step in steps])
-        additive = negated(effects)
-        return Scorer("expected warm-up loss of the path (negated)", AdditiveEvaluator(additive), additive)
+        name, additive = "the expected warm-up loss of its path, negated", negated(effects)
+    if score.kind == "path_loss_activations":
+        assert additive is not None
+        name += ", plus its activations, both standardised"
+        additive = added(standardised(additive), standardised(supernet.space.costs["activation_elements"]))
     if score.kind == "indicator":
+        name = f"{score.rule} of {score.statistic} gamma"
         additive = indicator_score(read_indicators(supernet, score.statistic), score.rule)
-        return Scorer(f"{score.rule} of {score.statistic} gamma", AdditiveEvaluator(additive), additive)
+    if additive is not None:
+        return Scorer(name, AdditiveEvaluator(additive), additive)
     size = config.space.input_size
     calibration = first_images(images.train, score.calibration_images, config.seed)
     validation = first_images(images.search, score.validation_images, config.seed)

@@ -13,6 +13,7 @@ from subshot.data.digits import write_digits
 from subshot.data.image_folder import ImageFolder, scan, split_train
 from subshot.data.imagenet import DIGITS, IMAGENET, NONE, SMALL_PHOTO, Augmentation, EvalLoader, TrainLoader
 from subshot.launch.config import ImagesConfig, LimitsConfig, RetrainConfig, SearchConfig, SpaceConfig, SupernetConfig
+from subshot.launch.latency_table import read_latency_table
 from subshot.search.objectives import Constraint, Limit, Objective, constraints_of
 from subshot.supernet import SPACES
 from subshot.supernet.chain import ChainSpace
@@ -86,17 +87,23 @@ def on_device(network: Network, device: torch.device) -> Network:
 def make_constraints(limits: LimitsConfig, space: ChainSpace) -> tuple[Constraint, ...]:
     """Raises ImpossibleLimit, with the minimum that the space reaches, where no network meets a limit."""
     per_mib = 1.0 / activation_mib(1.0)
+    costs = dict(space.costs)
+    if limits.latency_table is not None:
+        costs["latency_ms"] = read_latency_table(limits.latency_table, space)
+    elif limits.max_latency_ms:
+        raise ValueError("a limit on latency_ms needs --limits.latency-table FILE; see launch/latency_table.py")
     bounds = {
         "macs": (limits.max_macs, limits.min_macs),
         "params": (limits.max_params, 0.0),
         "activation_elements": (limits.max_activation_mib * per_mib, 0.0),
+        "latency_ms": (limits.max_latency_ms, 0.0),
     }
     objectives = [
         Objective(name, maximize=False, limit=Limit(name, high or None, low or None))
         for name, (high, low) in bounds.items()
         if high or low
     ]
-    return constraints_of(objectives, space.costs)
+    return constraints_of(objectives, costs)
 
 
 def device_id(world: World) -> int | None:

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 from subshot.data.imagenet import TrainLoader
 from subshot.launch.cli import RunLog
 from subshot.launch.config import ScoreConfig, WarmupConfig
-from subshot.supernet.indicators import indicator_score, read_indicators
+from subshot.supernet.indicators import block_gammas, indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Additive
 from subshot.train.dist import World, barrier
@@ -40,9 +40,9 @@ class Watch:
     previous: np.ndarray | None = None
 
     def look(self) -> dict[str, float]:
-        """gamma_movement: mean |indicator - indicator at the start| over candidates that have one. ranking_kendall:
-        tau-b of the indicator's ranking of a fixed sample with that of the last look; absent at first, and while a
-        ranking has ties only."""
+        """gamma_movement: mean |indicator - indicator at the start| over candidates that have one. gamma_p10, p50, p90:
+        quantiles of the scales that the block indicators are made of. ranking_kendall: tau-b of the indicator's ranking
+        of a fixed sample with that of the last look; absent at first, and while a ranking has ties only."""
         indicators = read_indicators(self.supernet, self.score.statistic)
         moved = [
             abs(now - before)
@@ -52,6 +52,8 @@ class Watch:
         ]
         ranking = self._scores()
         values = {"gamma_movement": float(np.mean(moved))}
+        quantiles = np.quantile(block_gammas(self.supernet).cpu().numpy(), (0.1, 0.5, 0.9)).tolist()
+        values |= dict(zip(("gamma_p10", "gamma_p50", "gamma_p90"), quantiles, strict=True))
         if self.previous is not None:
             tau = float(kendalltau(ranking, self.previous).statistic)
             if np.isfinite(tau):

@@ -67,6 +67,19 @@ def read_indicators(supernet: ChainSupernet, statistic: str = "mean_abs") -> Ind
     return Indicators(tuple(block), tuple(has_bn), tuple(layer_scores), tuple(weighted))
 
 
+@torch.no_grad()
+def block_gammas(supernet: ChainSupernet) -> Tensor:
+    """Every scale that a block indicator is made of, [channels of all candidates' last BatchNorms]."""
+    return torch.cat(
+        [
+            bn.weight
+            for number, layer in enumerate(supernet.space.layers)
+            for choice in range(len(layer.ops))
+            for bn in supernet.block(number, choice).last_bns()
+        ]
+    )
+
+
 def _weighted_activations(block: Block, size: int, measure: Statistic) -> float:
     total = 0.0
     for path in (block.main, block.projection):
@@ -129,8 +142,15 @@ RULES: dict[str, Callable[[Indicators], list[list[float]]]] = {
 }
 
 
+NEEDS_BRANCH = ("block_times_layer", "block_over_layer", "identity_as_layer")
+
+
 def indicator_score(indicators: Indicators, rule: str) -> Additive:
     """The subnet score under a named rule, as a table over layers and choices. Higher is better."""
     if rule not in RULES:
         raise ValueError(f"unknown indicator rule {rule!r}; known: {', '.join(RULES)}")
+    if rule in NEEDS_BRANCH and not any(indicators.layer):
+        raise ValueError(
+            f"the rule {rule} needs layer indicators: build the supernet with a branch (identity or projected)"
+        )
     return Additive(0.0, tuple(tuple(row) for row in RULES[rule](indicators)))

@@ -79,6 +79,27 @@ class Additive:
         return self.base + sum(max(row) for row in self.table)
 
 
+def standardised(additive: Additive) -> Additive:
+    """The same order, with mean 0 and variance 1 over genotypes of uniform, independent choices.
+
+    The variance of the sum is the sum of the decisions' variances. Raises ValueError where all genotypes are equal.
+    """
+    rows = [np.asarray(row, dtype=np.float64) for row in additive.table]
+    deviation = float(np.sqrt(sum(row.var() for row in rows)))
+    if deviation == 0.0:
+        raise ValueError("a quantity that is the same for all genotypes has no scale to be standardised to")
+    return Additive(0.0, tuple(tuple(((row - row.mean()) / deviation).tolist()) for row in rows))
+
+
+def added(first: Additive, second: Additive) -> Additive:
+    """The sum of two quantities over the same decisions."""
+    table = [
+        tuple(a + b for a, b in zip(one, other, strict=True))
+        for one, other in zip(first.table, second.table, strict=True)
+    ]
+    return Additive(first.base + second.base, tuple(table))
+
+
 def why_not_of(space: SearchSpace, genotype: Genotype) -> str | None:
     """The check that every space begins with: the length, and every index within its decision's choices."""
     decisions = space.decisions

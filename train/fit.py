@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from subshot.train.dist import World, ordered_mean
 from subshot.train.recipe import Recipe, learning_rate_at

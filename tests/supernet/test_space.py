@@ -11,6 +11,7 @@ import pytest
 from subshot.supernet.space import (
     Additive,
     Decision,
+    added,
     cardinality,
     crossover,
     describe,
@@ -19,6 +20,7 @@ from subshot.supernet.space import (
     mutate,
     named_choices,
     sample,
+    standardised,
     why_not_of,
 )
 
@@ -88,3 +90,18 @@ def test_named_choices_and_their_mistakes() -> None:
         from_named_choices(TOY, {"use": "yes", "kernel": "9", "fixed": "only"})
     with pytest.raises(ValueError, match=r"lack \['fixed'\] and have unknown \['size'\]"):
         from_named_choices(TOY, {"use": "yes", "kernel": "3", "size": "1"})
+
+
+def test_standardised_has_mean_0_and_variance_1_over_all_genotypes() -> None:
+    additive = Additive(7.0, ((1.0, 5.0), (0.0, 2.0, 10.0), (3.0,)))
+    values = [standardised(additive)(g) for g in itertools.product(range(2), range(3), range(1))]
+    assert np.mean(values) == pytest.approx(0.0, abs=1e-12)
+    assert np.var(values) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="no scale"):
+        standardised(Additive(1.0, ((2.0, 2.0),)))
+
+
+def test_added_adds() -> None:
+    first, second = Additive(1.0, ((1.0, 2.0), (3.0, 4.0))), Additive(0.5, ((10.0, 20.0), (30.0, 40.0)))
+    for genotype in itertools.product(range(2), range(2)):
+        assert added(first, second)(genotype) == first(genotype) + second(genotype)
