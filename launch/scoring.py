@@ -18,7 +18,6 @@ from subshot.train.evaluate import OneShot
 from subshot.train.run_dir import RunDir, read_jsonl
 from subshot.train.task import image_task
 
-
 PATH_LOSS = ("path_loss", "path_loss_activations")
 
 
