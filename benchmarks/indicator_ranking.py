@@ -28,13 +28,13 @@ from torch.nn import functional as F
 from subshot.data.batch import ImageBatch
 from subshot.launch.config import SupernetConfig
 from subshot.launch.vision import make_supernet
-from subshot.search.main_effects import main_effects, negated
+from subshot.search.main_effects import main_effects, negated, path_loss_and_activations, reliability
 from subshot.search.ranking import kendall
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import NEEDS_BRANCH, RULES, indicator_score, read_indicators
 from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.network import ChainSupernet
-from subshot.supernet.space import Genotype, added, standardised
+from subshot.supernet.space import Genotype
 from subshot.train.dist import World
 from subshot.train.evaluate import OneShot
 from subshot.train.fit import fit
@@ -182,9 +182,10 @@ def taus_of(
                 found[f"{rule}/{statistic}"] = kendall(table.accuracy, scores)
     block = np.array(read_indicators(supernet).block)
     found["gamma_movement"] = float(np.abs(block - np.array(start)).sum() / np.count_nonzero(start))
-    effects = negated(main_effects(space, paths, losses))
-    found["path_loss"] = kendall(table.accuracy, effects.batch(table.genotypes))
-    both = added(standardised(effects), standardised(space.costs["activation_elements"]))
+    effects = main_effects(space, paths, losses)
+    found["path_loss"] = kendall(table.accuracy, negated(effects).batch(table.genotypes))
+    found["path_loss reliability"] = reliability(space, paths, losses)
+    both = path_loss_and_activations(effects, found["path_loss reliability"], space.costs["activation_elements"])
     found["path_loss_activations"] = kendall(table.accuracy, both.batch(table.genotypes))
     found |= one_shot_taus(supernet, table, arguments, images, labels, held_out)
     return found

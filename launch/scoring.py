@@ -8,11 +8,18 @@ from functools import partial
 from subshot.launch.config import ScoreConfig, SearchConfig
 from subshot.launch.vision import Images, eval_loader, first_images
 from subshot.search.evaluator import AdditiveEvaluator, Evaluator, FunctionEvaluator, Sharded
-from subshot.search.main_effects import main_effects, negated, num_settled, num_unknowns
+from subshot.search.main_effects import (
+    main_effects,
+    negated,
+    num_settled,
+    num_unknowns,
+    path_loss_and_activations,
+    reliability,
+)
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
-from subshot.supernet.space import Additive, added, standardised
+from subshot.supernet.space import Additive
 from subshot.train.dist import World, gather_objects
 from subshot.train.evaluate import OneShot
 from subshot.train.run_dir import RunDir, read_jsonl
@@ -45,12 +52,14 @@ def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, w
     additive = None
     if score.kind in PATH_LOSS:
         steps = read_jsonl(run.paths_jsonl)
-        effects = main_effects(supernet.space, [step["path"] for step in steps], [step["loss"] for step in steps])
-        name, additive = "the expected warm-up loss of its path, negated", negated(effects)
-    if score.kind == "path_loss_activations":
-        assert additive is not None
-        name += ", plus its activations, both standardised"
-        additive = added(standardised(additive), standardised(supernet.space.costs["activation_elements"]))
+        paths, losses = [step["path"] for step in steps], [step["loss"] for step in steps]
+        effects, reliable = main_effects(supernet.space, paths, losses), reliability(supernet.space, paths, losses)
+        name = f"the expected warm-up loss of its path, negated (reliability {reliable:.2f} of 1)"
+        additive = negated(effects)
+        if score.kind == "path_loss_activations":
+            name += ", weighted by that reliability, plus its activations, both standardised"
+            activations = supernet.space.costs["activation_elements"]
+            additive = path_loss_and_activations(effects, reliable, activations)
     if score.kind == "indicator":
         name = f"{score.rule} of {score.statistic} gamma"
         additive = indicator_score(read_indicators(supernet, score.statistic), score.rule)

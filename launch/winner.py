@@ -4,8 +4,10 @@ computes."""
 from __future__ import annotations
 
 import io
+import logging
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -83,14 +85,27 @@ def write_winner(
     write_json(folder.metrics_json, metrics | {"onnx_max_abs_difference": difference})
 
 
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter prints its progress, and warns of packages that these networks do not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def export_onnx(network: nn.Module, inputs: torch.Tensor, folder: WinnerDir) -> float:
     """Writes model.onnx with a dynamic batch; returns the largest difference of onnxruntime's outputs from torch's.
 
     The check runs on all of `inputs` and on the first image alone, so that the batch is seen to be dynamic.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with _quiet_exporter():
         program = torch.onnx.export(
             network,
             (inputs,),

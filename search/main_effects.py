@@ -12,11 +12,12 @@ the loss. The fitted sum is an `Additive`, so it ranks every subnet at once and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from subshot.supernet.space import Additive, Genotype, SearchSpace
+from subshot.supernet.space import Additive, Genotype, SearchSpace, added, standardised
 
 RIDGE = 1e-3
 SETTLED_FROM = 1 / 3
@@ -36,20 +37,44 @@ def num_unknowns(space: SearchSpace) -> int:
 def main_effects(space: SearchSpace, paths: Sequence[Genotype], values: ArrayLike) -> Additive:
     """The effects of choices on `values`, one value per path, in the order in which they were observed.
 
-    Effects of a decision are centred: they sum to 0 over its choices, and the base is the level at the end of the
-    trend.
+    Effects of a decision are centred: they sum to 0 over its choices. The base is the level at the end of the trend.
     Raises ValueError where there are fewer observations than unknowns.
     """
     observed = np.asarray(values, dtype=np.float64)
     settled = num_settled(len(observed))
-    genotypes, observed = np.asarray(paths)[-settled:], observed[-settled:]
-    sizes = [len(decision.choices) for decision in space.decisions]
-    unknowns = num_unknowns(space)
-    if len(observed) < unknowns:
+    if settled < num_unknowns(space):
         raise ValueError(
-            f"{len(observed)} settled observations cannot tell {unknowns} effects apart; train the supernet for longer"
+            f"{settled} settled observations cannot tell {num_unknowns(space)} effects apart; "
+            "train the supernet for longer"
         )
-    progress = np.linspace(-1.0, 1.0, len(observed))
+    progress = np.linspace(-1.0, 1.0, settled)
+    return _fit(space, np.asarray(paths)[-settled:], observed[-settled:], progress)
+
+
+def reliability(space: SearchSpace, paths: Sequence[Genotype], values: ArrayLike) -> float:
+    """How much of the variance of the fitted effects is signal, in [0, 1]: their reliability.
+
+    The even and the odd settled observations are fitted apart; r is the correlation of the two fits over all genotypes
+    (uniform, independent choices), and the reliability of a fit to all of them is 2 r / (1 + r) (Spearman and Brown,
+    1910), 0 where r is negative.
+    """
+    observed = np.asarray(values, dtype=np.float64)
+    settled = num_settled(len(observed))
+    genotypes, observed = np.asarray(paths)[-settled:], observed[-settled:]
+    progress = np.linspace(-1.0, 1.0, settled)
+    first, second = (
+        standardised(_fit(space, genotypes[half::2], observed[half::2], progress[half::2])) for half in (0, 1)
+    )
+    correlation = sum(
+        float(np.mean(np.multiply(one, other))) for one, other in zip(first.table, second.table, strict=True)
+    )
+    return max(0.0, 2 * correlation / (1 + correlation)) if correlation > 0 else 0.0
+
+
+def _fit(space: SearchSpace, genotypes: NDArray[Any], observed: NDArray[np.float64], progress: ArrayLike) -> Additive:
+    """Ridge regression of the module docstring; progress runs from -1 to 1."""
+    progress = np.asarray(progress, dtype=np.float64)
+    sizes = [len(decision.choices) for decision in space.decisions]
     trend = np.stack([np.ones_like(progress), progress, progress**2], axis=1)
     indicators = [np.eye(size)[genotypes[:, d]] for d, size in enumerate(sizes)]
     design = np.concatenate([trend, *indicators], axis=1)
@@ -62,6 +87,16 @@ def main_effects(space: SearchSpace, paths: Sequence[Genotype], values: ArrayLik
         base += float(row.mean())
         first += size
     return Additive(base, tuple(table))
+
+
+def path_loss_and_activations(path_loss: Additive, reliable: float, activations: Additive) -> Additive:
+    """The default score: activations, and the negated path loss weighted by its reliability, both standardised.
+
+    Equal weights for two perfect measurements; a path loss that is all noise counts nothing. Higher is better.
+    """
+    rows = standardised(negated(path_loss)).table
+    weighted = Additive(0.0, tuple(tuple(reliable * value for value in row) for row in rows))
+    return added(weighted, standardised(activations))
 
 
 def negated(additive: Additive) -> Additive:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subshot.search.main_effects import main_effects, negated
+from subshot.search.main_effects import main_effects, negated, path_loss_and_activations, reliability
 from subshot.supernet.nasbench_macro import nasbench_macro
 
 SPACE = nasbench_macro(32, 10, 0.25)
@@ -45,3 +45,25 @@ def test_too_few_steps_are_refused() -> None:
     _, paths, values = planted(20, noise=1.0)
     with pytest.raises(ValueError, match="train the supernet for longer"):
         main_effects(SPACE, [tuple(path) for path in paths.tolist()], values)
+
+
+def test_reliability_is_the_share_of_signal() -> None:
+    """Near 1 without noise, near 0 for noise alone, close to the true squared correlation in between."""
+    for noise, low, high in ((0.01, 0.99, 1.0), (1e4, 0.0, 0.5)):
+        _, paths, values = planted(600, noise)
+        assert low <= reliability(SPACE, [tuple(path) for path in paths.tolist()], values) <= high
+    effects, paths, values = planted(600, noise=3.0)
+    genotypes = [tuple(path) for path in paths.tolist()]
+    found = main_effects(SPACE, genotypes, values)
+    true = np.corrcoef(np.array(found.table).ravel(), effects.ravel())[0, 1] ** 2
+    assert reliability(SPACE, genotypes, values) == pytest.approx(true, abs=0.15)
+
+
+def test_an_unreliable_path_loss_counts_nothing() -> None:
+    effects, paths, values = planted(600, noise=0.1)
+    found = main_effects(SPACE, [tuple(path) for path in paths.tolist()], values)
+    activations = SPACE.costs["activation_elements"]
+    order = np.argsort(activations.batch(paths), kind="stable")
+    scores = path_loss_and_activations(found, 0.0, activations).batch(paths)
+    assert (np.diff(scores[order]) >= -1e-9).all()
+    assert effects.shape == (8, 3)
