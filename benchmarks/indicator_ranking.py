@@ -29,7 +29,7 @@ from subshot.data.batch import ImageBatch
 from subshot.launch.config import SupernetConfig
 from subshot.launch.vision import make_supernet
 from subshot.search.main_effects import main_effects, negated, path_loss_and_activations, reliability
-from subshot.search.ranking import kendall
+from subshot.search.ranking import bootstrap, kendall
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import NEEDS_BRANCH, RULES, indicator_score, read_indicators
 from subshot.supernet.nasbench_macro import nasbench_macro
@@ -183,10 +183,16 @@ def taus_of(
     block = np.array(read_indicators(supernet).block)
     found["gamma_movement"] = float(np.abs(block - np.array(start)).sum() / np.count_nonzero(start))
     effects = main_effects(space, paths, losses)
-    found["path_loss"] = kendall(table.accuracy, negated(effects).batch(table.genotypes))
     found["path_loss reliability"] = reliability(space, paths, losses)
     both = path_loss_and_activations(effects, found["path_loss reliability"], space.costs["activation_elements"])
-    found["path_loss_activations"] = kendall(table.accuracy, both.batch(table.genotypes))
+    rng = np.random.default_rng(0)
+    for name, score in (
+        ("block_sum/mean_abs", indicator_score(read_indicators(supernet), "block_sum")),
+        ("path_loss", negated(effects)),
+        ("path_loss_activations", both),
+    ):
+        interval = bootstrap(kendall, table.accuracy, score.batch(table.genotypes), rng, resamples=200)
+        found |= {name: interval.value, f"{name} low": interval.low, f"{name} high": interval.high}
     found |= one_shot_taus(supernet, table, arguments, images, labels, held_out)
     return found
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import tyro
+
 from subshot.search.evolution import EvolutionConfig
 from subshot.supernet.isometry import Construction
 from subshot.supernet.network import Branch
@@ -132,7 +134,7 @@ class RetrainConfig:
 class SearchConfig:
     """Everything a run depends on, but for where it lies."""
 
-    preset: str
+    preset: tyro.conf.Suppress[str]
     space: SpaceConfig
     warmup: WarmupConfig
     retrain: RetrainConfig

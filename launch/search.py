@@ -53,13 +53,10 @@ class SearchArguments(SearchConfig):
 
 def parse(arguments: list[str]) -> SearchArguments:
     """The preset's settings with the command line's over them. Exits with 2 where the line is not understood."""
-    known = "\n".join(
-        f"  {name:26}{(preset.__doc__ or '').split(': ', 1)[-1].split(chr(10))[0]}" for name, preset in PRESETS.items()
-    )
+    known = "\n".join(f"  {name:26}{summary(preset.__doc__)}" for name, preset in PRESETS.items())
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(
-            f"usage: launch/search.py PRESET [--help] [--run-dir DIR] [--data PATH] [--resume] ...\n\npresets:\n{known}"
-        )
+        usage = "usage: launch/search.py PRESET [--help] [--run-dir DIR] [--data PATH] [--resume] ..."
+        print(f"{usage}\n\npresets:\n{known}")
         sys.exit(0 if arguments else USER_MISTAKE)
     if arguments[0] not in PRESETS:
         print(f"error: there is no preset {arguments[0]!r}; the presets are:\n{known}", file=sys.stderr)
@@ -78,8 +75,8 @@ def parse(arguments: list[str]) -> SearchArguments:
 
 
 def summary(docstring: str | None) -> str:
-    """What a preset's docstring says after its command, first line only."""
-    return (docstring or "").split("\n")[0].split(": ", 1)[-1]
+    """What the first paragraph of a preset's docstring says after its command."""
+    return " ".join((docstring or "").split("\n\n")[0].split()).split(": ", 1)[-1]
 
 
 def open_run(run: RunDir, config: SearchConfig, resume: bool, world: World) -> None:
