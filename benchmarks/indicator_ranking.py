@@ -67,6 +67,7 @@ VARIANTS = {
     "di-delta": Variant(SupernetConfig(construction="delta")),
     "di-shift": Variant(SupernetConfig(construction="shift")),
     "di-large-steps": Variant(DI, learning_rate=0.05),
+    "di+layer-large-steps": Variant(SupernetConfig(construction="blend", branch="projected"), learning_rate=0.05),
     "di-uniform": Variant(DI, sampling="uniform"),
     "bnnas": Variant(KAIMING, trainable="last_bn", sampling="uniform", optimizer="sgd", learning_rate=0.25),
     "all-kaiming": Variant(KAIMING, trainable="all", optimizer="sgd", learning_rate=0.1),
@@ -175,7 +176,7 @@ def taus_of(
     for statistic in ("mean_abs", "mean", "root_mean_square", "std"):
         indicators = read_indicators(supernet, statistic)
         for rule in RULES:
-            if rule in NEEDS_BRANCH and not any(indicators.layer):
+            if rule in NEEDS_BRANCH and not any(indicators.has_branch):
                 continue
             scores = indicator_score(indicators, rule).batch(table.genotypes)
             if np.ptp(scores) > 0:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from subshot.data.image_folder import DataError
 from subshot.train.run_dir import RunDir, append_jsonl
 
 DONE, USER_MISTAKE, STOPPED = 0, 2, 75
@@ -30,6 +31,8 @@ def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to
     except (ValueError, OSError) as error:
         if is_main():
             print(f"error: {error}", file=sys.stderr)
+        elif isinstance(error, DataError):  # a file that this process alone may have read
+            print(f"error on another process: {error}", file=sys.stderr)
         return USER_MISTAKE
     except KeyboardInterrupt:
         if is_main():

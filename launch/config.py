@@ -89,9 +89,16 @@ class ScoreConfig:
     """path_loss: what every choice did to the losses of the warm-up's own steps; costs nothing more.
     path_loss_activations: that and the activations of the network, both standardised, added up. one_shot: accuracy with
     inherited weights. indicator: BatchNorm scales, under `rule`."""
-    rule: str = "block_sum"
+    rule: Literal[
+        "block_sum",
+        "block_times_layer",
+        "block_over_layer",
+        "block_centred",
+        "identity_as_layer",
+        "weighted_activations",
+    ] = "block_sum"
     """See RULES in supernet/indicators.py."""
-    statistic: str = "mean_abs"
+    statistic: Literal["mean_abs", "mean", "root_mean_square", "std"] = "mean_abs"
     """See STATISTICS in supernet/indicators.py."""
     calibration_images: int = 1024
     """Training images whose statistics recalibrate a subnet's BatchNorms; the same for every candidate."""

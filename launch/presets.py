@@ -37,7 +37,7 @@ def digits() -> SearchConfig:
         limits=LimitsConfig(max_macs=3.5e6),
         evolution=EvolutionConfig(budget=300, population=50, sample=10, children=10),
         retrain=RetrainConfig(
-            Recipe(epochs=6, learning_rate=0.1, clip_norm=5.0), augmentation="digits", batch_size=64, num_shards=2
+            Recipe(epochs=6, learning_rate=0.1, clip_norm=5.0), augmentation="digits", batch_size=64, num_shards=4
         ),
     )
 

@@ -24,7 +24,7 @@ from subshot.supernet.cost import activation_mib, strided
 from subshot.train.run_dir import RunDir, replacing
 
 PHI_BAND = (0.95, 1.05)
-TIMES = {"initial": "at initialisation", "trained": "after training"}
+TIMES = {"initial": "at initialisation", "trained": "after training (BatchNorm at white input)"}
 
 
 def winner_section(record: Record) -> Html:

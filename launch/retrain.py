@@ -7,7 +7,9 @@ The last line of standard output is the winner's path.
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import nn
 
 from subshot.data.image_folder import ImageFolder, scan
 from subshot.launch.cli import RunLog, run_command
-from subshot.launch.config import SearchConfig, from_json
+from subshot.launch.config import SearchConfig, differences, from_json, to_json
 from subshot.launch.report import write_report
 from subshot.launch.vision import eval_loader, first_images, images_root, make_space, on_device, retrain_loader
 from subshot.launch.winner import write_winner
@@ -33,7 +35,7 @@ from subshot.train.ema import RunningAverage
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.recipe import make_optimizer
-from subshot.train.run_dir import RunDir, read_json, replacing, write_json
+from subshot.train.run_dir import RunDir, WinnerDir, read_json, replacing, write_json
 from subshot.train.task import image_task
 
 GOLDEN_IMAGES = 8
@@ -57,6 +59,11 @@ class RetrainArguments:
     """Instead of the preset's; the decay of the learning rate is rescaled to it."""
     data: Path | None = None
     """Instead of the folder that the search used."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("top", 1), ("controls", 0), ("seeds", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it must be {least} or more")
 
 
 @dataclass(frozen=True)
@@ -126,20 +133,22 @@ def results(run: RunDir, names: list[str]) -> list[str]:
         accuracy = f"{metrics['test/accuracy']:.4f} ({low:.4f} to {high:.4f})"
         macs = architecture["costs"]["macs"] / 1e6
         lines.append(f"{metrics['name']:12}{accuracy:32}{macs:8.2f}  {architecture['words']}")
-    by_role = {
-        role: [m["test/accuracy"] for m, _ in found if m["role"] == role and m["seed"] == 0]
-        for role in ("winner", "control")
-    }
-    if by_role["winner"] and by_role["control"]:
-        gain = 100 * (by_role["winner"][0] - sum(by_role["control"]) / len(by_role["control"]))
+    winner = [m["test/accuracy"] for m, _ in found if m["name"].split("-seed")[0] == "1"]
+    controls = [m["test/accuracy"] for m, _ in found if m["role"] == "control"]
+    if winner and controls:
+        gain = 100 * (sum(winner) / len(winner) - sum(controls) / len(controls))
         low, high = found[0][0]["test/interval_95"]
         half = 50 * (high - low)
         verdict = "more than" if abs(gain) > half else "no more than"
         lines.append(
-            f"the winner is {gain:+.2f} points from the mean of {len(by_role['control'])} random networks of its cost: "
-            f"{verdict} its own test's uncertainty of {half:.2f} points, and from one training each"
+            f"the winner ({counted(winner)}) is {gain:+.2f} points from the mean of random networks of its cost "
+            f"({counted(controls)}): {verdict} its own test's uncertainty of {half:.2f} points"
         )
     return lines
+
+
+def counted(trainings: list[float]) -> str:
+    return f"{len(trainings)} training" + ("" if len(trainings) == 1 else "s")
 
 
 def train_one(
@@ -154,16 +163,17 @@ def train_one(
 ) -> None:
     """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
     folder = run.winner(job.name)
+    settings = {"genotype": list(job.genotype), "seed": job.seed, "data": str(train.root)} | to_json(config.retrain)
     if folder.metrics_json.is_file():
+        require_same(read_json(folder.metrics_json)["settings"], settings, folder)
         log.line(f"{job.name}: trained already")
         return
     genotype = validated(space, job.genotype)
-    seed = config.seed + 1000 * (job.seed + 1)
+    seed = training_seed(config, job)
     network = build_network(space.decode(genotype), config.retrain.recipe.dropout)
     initialise_network(network, space.input_size, config.retrain.construction, torch.Generator().manual_seed(seed))
     on_device(network, world.device)
-    torch.manual_seed(seed)
-    tested = _fit(job, network, config, train, seed, world, run, log)
+    tested = _fit(job, network, config, train, settings, world, run, log)
     test_loader = eval_loader(config.images, test, space.input_size, world)
     accuracy, count = evaluate_accuracy(tested, test_loader, image_task(), world)
     interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
@@ -177,6 +187,7 @@ def train_one(
         "test/accuracy": accuracy,
         "test/n": count,
         "test/interval_95": [interval.low, interval.high],
+        "settings": settings,
     }
     log.line(f"{job.name}: test accuracy {accuracy:.4f} [{interval.low:.4f}, {interval.high:.4f}] on {count} images")
     if world.is_main:
@@ -190,12 +201,27 @@ def train_one(
     barrier(world)
 
 
+def training_seed(config: SearchConfig, job: Job) -> int:
+    """Of initial weights, image order, augmentation and dropout; far from the seeds of the search."""
+    return config.seed + 1000 * (job.seed + 1)
+
+
+def require_same(saved: dict[str, Any], wanted: dict[str, Any], folder: WinnerDir) -> None:
+    """Raises ValueError where a network was trained, wholly or in part, with other settings than the present ones."""
+    changed = differences(saved, wanted)
+    if changed:
+        listed = "; ".join(changed)
+        raise ValueError(
+            f"{folder.root} was trained with other settings ({listed}); use the same, or delete that folder"
+        )
+
+
 def _fit(
     job: Job,
     network: ChainNetwork,
     config: SearchConfig,
     train: ImageFolder,
-    seed: int,
+    settings: dict[str, Any],
     world: World,
     run: RunDir,
     log: RunLog,
@@ -203,12 +229,14 @@ def _fit(
     """Trains to the end of the recipe, from the last epoch's checkpoint if there is one. Returns what is to be
     tested."""
     recipe = config.retrain.recipe
+    seed = training_seed(config, job)
     loader = retrain_loader(config, train, seed, world)
     optimizer = make_optimizer(network, list(network.parameters()), recipe)
     average = RunningAverage(network, recipe.ema_decay) if recipe.ema_decay else None
     checkpoint, start = run.winner(job.name).checkpoint, 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, map_location=world.device, weights_only=True)
+        require_same(json.loads(state["settings"]), settings, run.winner(job.name))
         start = restore_state(state, network, optimizer)
         if average is not None:
             average.network.load_state_dict(state["average"])
@@ -223,17 +251,18 @@ def _fit(
         world,
         config.retrain.num_shards,
         start,
+        seed,
     )
     for result in log.progress(steps, total, f"retrain {job.name}", start):
         if average is not None:
-            average.update(network)
+            average.update(network, result.step)
         done = result.step + 1
         if done % loader.steps_per_epoch == 0:
             numbers = {"epoch": result.epoch, "train/loss": result.loss, "train/accuracy": result.accuracy}
             rates = {"learning_rate": result.learning_rate, "images_per_second": loader.batch_size / result.seconds}
             log.numbers(f"retrain/{job.name}", done, numbers | rates)
             if world.is_main:
-                state = checkpoint_state(done, network, optimizer)
+                state = checkpoint_state(done, network, optimizer) | {"settings": json.dumps(settings)}
                 if average is not None:
                     state["average"] = average.network.state_dict()
                 with replacing(checkpoint) as temporary:
@@ -242,14 +271,14 @@ def _fit(
 
 
 def main() -> int:
-    arguments = tyro.cli(RetrainArguments, prog="launch/retrain.py", description=__doc__)
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
+        arguments = tyro.cli(RetrainArguments, prog="launch/retrain.py", description=__doc__)
         with joined_world() as world:
             retrain(arguments, world)
 
-    return run_command(command, lambda: rank == 0, f"go on with: launch/retrain.py {arguments.run}")
+    return run_command(command, lambda: rank == 0, f"go on with: {shlex.join(sys.argv)}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from subshot.launch.config import ScoreConfig, SearchConfig
+from subshot.launch.config import SearchConfig
 from subshot.launch.vision import Images, eval_loader, first_images
 from subshot.search.evaluator import AdditiveEvaluator, Evaluator, FunctionEvaluator, Sharded
 from subshot.search.main_effects import (
@@ -17,7 +17,7 @@ from subshot.search.main_effects import (
     reliability,
 )
 from subshot.supernet.chain import ChainSpace
-from subshot.supernet.indicators import indicator_score, read_indicators
+from subshot.supernet.indicators import NEEDS_BRANCH, indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Additive
 from subshot.train.dist import World, gather_objects
@@ -25,6 +25,8 @@ from subshot.train.evaluate import OneShot
 from subshot.train.run_dir import RunDir, read_jsonl
 from subshot.train.task import image_task
 
+MAX_BYTES_HELD = 2**31
+"""More images than this are decoded anew for every candidate instead of being kept in memory."""
 PATH_LOSS = ("path_loss", "path_loss_activations")
 
 
@@ -37,14 +39,17 @@ class Scorer:
     additive: Additive | None
 
 
-def require_enough_steps(score: ScoreConfig, space: ChainSpace, steps: int) -> None:
-    """Raises ValueError before the warm-up where its losses could not tell the choices apart after it."""
+def require_scorable(config: SearchConfig, space: ChainSpace, steps: int) -> None:
+    """Raises ValueError before the warm-up where the score could not be given after it."""
+    score = config.score
     unknowns, settled = num_unknowns(space), num_settled(steps)
     if score.kind in PATH_LOSS and settled < unknowns:
         raise ValueError(
             f"the score {score.kind} has to tell {unknowns} effects apart by the losses of {settled} settled steps "
             f"(of {steps}); raise --warmup.recipe.epochs, lower --images.batch-size, or choose another --score.kind"
         )
+    if score.kind == "indicator" and score.rule in NEEDS_BRANCH and config.supernet.branch == "none":
+        raise ValueError(f"the rule {score.rule} needs layer indicators: add --supernet.branch projected (or identity)")
 
 
 def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:
@@ -68,12 +73,10 @@ def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, w
     size = config.space.input_size
     calibration = first_images(images.train, score.calibration_images, config.seed)
     validation = first_images(images.search, score.validation_images, config.seed)
-    one_shot = OneShot(
-        supernet,
-        list(eval_loader(config.images, calibration, size, world, rank=0, ranks=1)),
-        list(eval_loader(config.images, validation, size, world, rank=0, ranks=1)),
-        image_task(),
-    )
+    loaders = [eval_loader(config.images, part, size, world, rank=0, ranks=1) for part in (calibration, validation)]
+    bytes_held = (len(calibration) + len(validation)) * 3 * 4 * size**2
+    held = [list(loader) for loader in loaders] if bytes_held <= MAX_BYTES_HELD else loaders
+    one_shot = OneShot(supernet, held[0], held[1], image_task())
     cost = supernet.space.costs["macs"]
     sharded = Sharded(FunctionEvaluator(one_shot), world.rank, world.size, partial(gather_objects, world=world), cost)
     return Scorer(f"one-shot accuracy on {len(validation)} held-out training images", sharded, None)

@@ -9,6 +9,7 @@ sha256 of the history.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from subshot.launch.environment import describe_environment
 from subshot.launch.explore import explore
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
-from subshot.launch.scoring import make_scorer, require_enough_steps
+from subshot.launch.scoring import make_scorer, require_scorable
 from subshot.launch.spectra import measure_spectra
 from subshot.launch.vision import Images, make_constraints, make_space, make_supernet, open_images, warmup_loader
 from subshot.launch.warmup import warm_up
@@ -108,26 +109,24 @@ def search(arguments: SearchArguments, world: World) -> None:
     space = make_space(config.space, len(images.classes))
     sampler = LegalSampler(space, make_constraints(config.limits, space))
     loader = warmup_loader(config, images.train, world)
-    require_enough_steps(config.score, space, config.warmup.recipe.epochs * loader.steps_per_epoch)
+    require_scorable(config, space, config.warmup.recipe.epochs * loader.steps_per_epoch)
     open_run(run, config, arguments.resume, world)
     with RunLog(run, world.is_main) as log:
         log.line(f"{config.preset}: {world.size} process(es) on {world.device}; run folder {run.root}")
         log.line(summary_of(images))
         supernet = make_supernet(config.supernet, space, config.seed, world.device)
-        spectra: dict[str, Any] = {}
         if run.supernet.is_file():
             supernet.load_state_dict(load_file(run.supernet, device=str(world.device)))
             log.line("the supernet is warm already")
         else:
             if world.is_main:
-                spectra["initial"] = measure_spectra(supernet, config.seed)
-                write_json(run.spectrum_json, spectra)
+                write_json(run.spectrum_json, {"initial": measure_spectra(supernet, config.seed)})
             barrier(world)
             shards = config.images.num_shards
             warm_up(supernet, loader, config.warmup, config.score, config.seed, shards, world, run, log)
         if world.is_main and not run.indicators_json.is_file():
-            spectra = read_json(run.spectrum_json) | {"trained": measure_spectra(supernet, config.seed)}
-            write_json(run.spectrum_json, spectra)
+            trained = measure_spectra(supernet, config.seed, recalibrate=True)
+            write_json(run.spectrum_json, read_json(run.spectrum_json) | {"trained": trained})
             write_json(run.indicators_json, indicators_record(config, supernet))
         scorer = make_scorer(config, supernet, images, world, run)
         explore(config, space, sampler, scorer, world, run, log)
@@ -142,7 +141,7 @@ def summary_of(images: Images) -> str:
     skipped = len(images.train.skipped) + len(images.val.skipped)
     left_out = f", {skipped} bad files left out" if skipped else ""
     return (
-        f"images: {len(images.train)} to train on, {len(images.search)} held out of train to score subnets, "
+        f"images: {len(images.train)} to train on, {len(images.search)} held out of train for one-shot scores, "
         f"{len(images.val)} untouched for the test; {len(images.classes)} classes{left_out}"
     )
 
@@ -160,7 +159,8 @@ def indicators_record(config: SearchConfig, supernet: Any) -> dict[str, Any]:
 def main() -> int:
     arguments = parse(sys.argv[1:])
     rank = int(os.environ.get("RANK", "0"))
-    resume = f"go on with: launch/search.py {arguments.preset} --run-dir {arguments.run().root} --resume"
+    again = [argument for argument in sys.argv if argument != "--resume"]
+    resume = f"go on with: {shlex.join([*again, '--resume'])}"
 
     def command() -> None:
         with joined_world() as world:

@@ -34,7 +34,8 @@ class Watch:
     before."""
 
     supernet: ChainSupernet
-    score: ScoreConfig
+    statistic: str
+    rule: str
     genotypes: np.ndarray
     start: tuple[tuple[float, ...], ...]
     previous: np.ndarray | None = None
@@ -43,7 +44,7 @@ class Watch:
         """gamma_movement: mean |indicator - indicator at the start| over candidates that have one. gamma_p10, p50, p90:
         quantiles of the scales that the block indicators are made of. ranking_kendall: tau-b of the indicator's ranking
         of a fixed sample with that of the last look; absent at first, and while a ranking has ties only."""
-        indicators = read_indicators(self.supernet, self.score.statistic)
+        indicators = read_indicators(self.supernet, self.statistic)
         moved = [
             abs(now - before)
             for row, first, bns in zip(indicators.block, self.start, indicators.has_bn, strict=True)
@@ -62,8 +63,8 @@ class Watch:
         return values
 
     def _scores(self) -> np.ndarray:
-        indicators = read_indicators(self.supernet, self.score.statistic)
-        additive: Additive = indicator_score(indicators, self.score.rule)
+        indicators = read_indicators(self.supernet, self.statistic)
+        additive: Additive = indicator_score(indicators, self.rule)
         return additive.batch(self.genotypes)
 
 
@@ -92,7 +93,9 @@ def warm_up(
     rng = np.random.default_rng(0)
     sizes = [len(decision.choices) for decision in supernet.space.decisions]
     genotypes = rng.integers(0, sizes, size=(RANKED_GENOTYPES, len(sizes)))
-    watch = Watch(supernet, score, genotypes, read_indicators(supernet, score.statistic).block)
+    rule = score.rule if score.kind == "indicator" else "block_sum"
+    start_block = read_indicators(supernet, score.statistic).block
+    watch = Watch(supernet, score.statistic, rule, genotypes, start_block)
     start, rows = 0, []
     if run.warmup_checkpoint.is_file():
         state = torch.load(run.warmup_checkpoint, map_location=world.device, weights_only=True)
@@ -106,7 +109,7 @@ def warm_up(
         return supernet.path(path_at(supernet.space, step, seed, config.sampling))
 
     task = image_task(config.recipe.label_smoothing)
-    steps = fit(model_at, optimizer, loader, config.recipe, task, world, num_shards, start)
+    steps = fit(model_at, optimizer, loader, config.recipe, task, world, num_shards, start, seed)
     images, seconds = 0, 0.0
     for result in log.progress(steps, total, "warm-up", start):
         rows.append({"path": path_at(supernet.space, result.step, seed, config.sampling), "loss": result.loss})

@@ -37,6 +37,7 @@ class Indicators:
 
     block[layer][choice]: statistic of the last BatchNorm's scales; 0 where the candidate has no BatchNorm.
     has_bn[layer][choice]: whether it has one.
+    has_branch[layer]: whether the layer has a parallel identity.
     layer[layer]: statistic of the parallel identity's scales; 0 where the layer has no such connection.
     weighted_activations[layer][choice]: over all convolutions of the candidate, the statistic of the BatchNorm's
     scales times the
@@ -46,6 +47,7 @@ class Indicators:
 
     block: tuple[tuple[float, ...], ...]
     has_bn: tuple[tuple[bool, ...], ...]
+    has_branch: tuple[bool, ...]
     layer: tuple[float, ...]
     weighted_activations: tuple[tuple[float, ...], ...]
 
@@ -64,7 +66,8 @@ def read_indicators(supernet: ChainSupernet, statistic: str = "mean_abs") -> Ind
         weighted.append(tuple(_weighted_activations(candidate, layer.size, measure) for candidate in blocks))
         branch = supernet.branch(number)
         layer_scores.append(0.0 if branch is None else float(measure(branch.bn.weight)))
-    return Indicators(tuple(block), tuple(has_bn), tuple(layer_scores), tuple(weighted))
+    has_branch = tuple(supernet.branch(number) is not None for number in range(len(block)))
+    return Indicators(tuple(block), tuple(has_bn), has_branch, tuple(layer_scores), tuple(weighted))
 
 
 @torch.no_grad()
@@ -96,16 +99,20 @@ def _block_sum(indicators: Indicators) -> list[list[float]]:
     return [list(row) for row in indicators.block]
 
 
+def _factors(indicators: Indicators) -> list[float]:
+    """The layer indicators, 1 where a layer has none: such a layer is neither raised nor lowered."""
+    return [layer if has else 1.0 for layer, has in zip(indicators.layer, indicators.has_branch, strict=True)]
+
+
 def _block_times_layer(indicators: Indicators) -> list[list[float]]:
-    return [[score * layer for score in row] for row, layer in zip(indicators.block, indicators.layer, strict=True)]
+    factors = _factors(indicators)
+    return [[score * factor for score in row] for row, factor in zip(indicators.block, factors, strict=True)]
 
 
 def _block_over_layer(indicators: Indicators) -> list[list[float]]:
     """A large scale on the parallel identity says that the layer can be spared."""
-    return [
-        [score / max(layer, 1e-6) for score in row]
-        for row, layer in zip(indicators.block, indicators.layer, strict=True)
-    ]
+    factors = [max(factor, 1e-6) for factor in _factors(indicators)]
+    return [[score / factor for score in row] for row, factor in zip(indicators.block, factors, strict=True)]
 
 
 def _block_centred(indicators: Indicators) -> list[list[float]]:
@@ -149,7 +156,7 @@ def indicator_score(indicators: Indicators, rule: str) -> Additive:
     """The subnet score under a named rule, as a table over layers and choices. Higher is better."""
     if rule not in RULES:
         raise ValueError(f"unknown indicator rule {rule!r}; known: {', '.join(RULES)}")
-    if rule in NEEDS_BRANCH and not any(indicators.layer):
+    if rule in NEEDS_BRANCH and not any(indicators.has_branch):
         raise ValueError(
             f"the rule {rule} needs layer indicators: build the supernet with a branch (identity or projected)"
         )

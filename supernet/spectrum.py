@@ -86,15 +86,15 @@ def measure_spectrum(
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
-        dtype = next((p.dtype for p in module.parameters()), torch.float32)
+        like = next(module.parameters(), torch.zeros(()))  # dtype and device of the probes; drawn on the CPU
         with torch.no_grad():
-            out_elements = module(torch.zeros(1, *shape, dtype=dtype)).numel()
+            out_elements = module(torch.zeros(1, *shape).to(like)).numel()
         shrinks = max(1.0, math.prod(shape) / out_elements)
         probes = num_probes(shape, round(MEASURED_ELEMENTS * shrinks))
-        x, v = (torch.randn(probes, *shape, generator=generator).to(dtype) for _ in range(2))
+        x, v = (torch.randn(probes, *shape, generator=generator).to(like) for _ in range(2))
         with torch.no_grad():
             out = module(x)
-            u = torch.randn(out.shape, generator=generator).to(dtype)
+            u = torch.randn(out.shape, generator=generator).to(like)
             phi = float(jacobian_products(module, x, v).square().mean())
         back = transposed_products(module, x, u).detach()
         with torch.no_grad():
@@ -113,12 +113,12 @@ def _extreme_singular_values(module: nn.Module, x: Tensor) -> tuple[float, float
     n = min(n_in, n_out)
 
     def gram(vector: np.ndarray) -> np.ndarray:
-        probe = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(x.dtype)
+        probe = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(x)
         if n_out <= n_in:
             product = jacobian_products(module, x, transposed_products(module, x, probe.view(out_shape)))
         else:
             product = transposed_products(module, x, jacobian_products(module, x, probe.view(x.shape)))
-        return product.detach().reshape(-1).double().numpy()
+        return product.detach().reshape(-1).double().cpu().numpy()
 
     operator = LinearOperator((n, n), matvec=gram, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(n)

@@ -35,13 +35,13 @@ class World:
 
 @contextmanager
 def joined_world(timeout_minutes: float = 30.0) -> Iterator[World]:
-    """Joins torchrun's process group (NCCL where each rank has a GPU, else gloo), and leaves it at the end.
+    """Joins torchrun's process group (NCCL where each rank of a node has a GPU, else CPUs and gloo), and leaves it.
 
-    Reads RANK, WORLD_SIZE and LOCAL_RANK, as torchrun sets them; without them this is a world of one.
+    Reads RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE, as torchrun sets them; without them this is a world of one.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
-    if torch.cuda.is_available():
+    if torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1")):
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if size == 1:

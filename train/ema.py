@@ -10,17 +10,20 @@ from torch import nn
 
 
 class RunningAverage:
-    """average <- decay * average + (1 - decay) * network, after every step, over floating-point parameters and
-    buffers."""
+    """average <- d * average + (1 - d) * network, after every step, over floating-point parameters and buffers.
+
+    d is min(decay, (1 + t) / (10 + t)) at step t, so that a short training is not averaged with its initial weights.
+    """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network)
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self, network: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
             if mine.is_floating_point():
-                mine.lerp_(theirs, 1.0 - self.decay)
+                mine.lerp_(theirs, 1.0 - decay)
             else:
                 mine.copy_(theirs)

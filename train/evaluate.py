@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,15 +59,15 @@ def evaluate_accuracy(model: nn.Module, batches: Iterable[Any], task: Task, worl
 
 @dataclass(frozen=True)
 class OneShot:
-    """Inherited-weight accuracy of subnets, each on the same calibration and validation batches.
+    """Inherited-weight accuracy of subnets, each on the same calibration and validation batches (re-iterable).
 
     The supernet is not touched: a copy of the subnet is recalibrated and evaluated. Both sets of batches come from
     the training split; validation images are ones that the supernet was not trained on.
     """
 
     supernet: Supernet
-    calibration: Sequence[Any]
-    validation: Sequence[Any]
+    calibration: Iterable[Any]
+    validation: Iterable[Any]
     task: Task
 
     def __call__(self, genotype: Genotype) -> float:

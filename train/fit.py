@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,6 +55,7 @@ def fit(
     world: World,
     num_shards: int,
     start_step: int = 0,
+    seed: int = 0,
 ) -> Iterator[StepResult]:
     """Trains from `start_step` to the recipe's end and yields after every optimiser step; the caller logs and saves.
 
@@ -69,7 +71,8 @@ def fit(
             rate = learning_rate_at(recipe, step, per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, accuracy = train_step(model_at(step), optimizer, shards, recipe, task, world, num_shards)
+            noise = (seed << 32) + step
+            loss, accuracy = train_step(model_at(step), optimizer, shards, recipe, task, world, num_shards, noise)
             now = time.perf_counter()
             yield StepResult(step, epoch, loss, accuracy, rate, now - began)
             began = time.perf_counter()
@@ -83,8 +86,12 @@ def train_step(
     task: Task,
     world: World,
     num_shards: int,
+    noise: int = 0,
 ) -> tuple[float, float]:
-    """One optimiser step on one global batch. Returns its mean loss and its accuracy."""
+    """One optimiser step on one global batch. Returns its mean loss and its accuracy.
+
+    Dropout draws from a stream of (noise, shard), so it too is the same on any number of ranks and after a resume.
+    """
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()] if _tracks(model) else []
@@ -93,10 +100,10 @@ def train_step(
     counted = [buffer + 1 for buffer in counters]
     autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     rows = []
-    for _, batch in shards:
+    for shard, batch in shards:
         for buffer, value in zip(statistics, before, strict=True):
             buffer.copy_(value)
-        with autocast:
+        with autocast, seeded(noise * num_shards + shard, world.device):
             logits = model(task.inputs(batch)).float()
             loss = task.loss(logits, batch)
         gradients = torch.autograd.grad(loss, parameters)
@@ -121,6 +128,14 @@ def train_step(
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
     optimizer.step()
     return loss_value, accuracy
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's global random streams start at `seed` inside, and are as before afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _tracks(model: nn.Module) -> bool:

@@ -42,7 +42,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def retrain_with(patch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
     patch.setattr(sys, "argv", ["launch/retrain.py", str(folder / "run"), *arguments])
-    return retrain.main()
+    try:
+        return retrain.main()
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code
 
 
 def test_folders_are_whole(run: RunDir) -> None:
@@ -108,6 +112,8 @@ def test_finished_networks_are_kept(run: RunDir, monkeypatch: pytest.MonkeyPatch
         (["--index", "9"], "--index is 9; the manifest has lines 0 to"),
         (["--data", "no/such"], "the data folder no/such does not exist"),
         (["--epochs", "-3"], "epochs is -3"),
+        (["--epochs", "3"], "was trained with other settings (recipe.epochs: 2 in the run, 3 now)"),
+        (["--top", "0"], "--top is 0; it must be 1 or more"),
     ],
 )
 def test_mistakes_end_with_2(
@@ -119,7 +125,7 @@ def test_mistakes_end_with_2(
 ) -> None:
     monkeypatch.chdir(run.root.parent)
     assert retrain_with(monkeypatch, run.root.parent, *arguments) == 2
-    assert sentence in capsys.readouterr().err
+    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_a_run_without_a_search_is_refused(

@@ -70,7 +70,7 @@ def test_the_papers_rules_by_hand(supernet) -> None:
     indicators = read_indicators(supernet)
     genotype = (1, 2, 0, 1, 2, 0, 1, 2)
     chosen = [row[choice] for row, choice in zip(indicators.block, genotype, strict=True)]
-    layers = indicators.layer
+    layers = [layer if has else 1.0 for layer, has in zip(indicators.layer, indicators.has_branch, strict=True)]
     assert indicator_score(indicators, "block_sum")(genotype) == pytest.approx(sum(chosen))
     product = sum(block * layer for block, layer in zip(chosen, layers, strict=True))
     assert indicator_score(indicators, "block_times_layer")(genotype) == pytest.approx(product)

@@ -1,12 +1,14 @@
 """The training loop against plain loops: gradients, running statistics, the schedule, resuming."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.network import build_network
 from subshot.train.fit import checkpoint_state, fit, restore_state, train_step
 from subshot.train.paths import path_at
@@ -168,3 +170,23 @@ def test_bfloat16_keeps_weights_in_float32(make_supernet, make_loader, one_proce
             {p.dtype for p in network.parameters()} == {p.grad.dtype for p in network.parameters()} == {torch.float32}
         )
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_dropout_is_a_function_of_step_and_shard(one_process) -> None:
+    """The same masks whatever the global random state; others at another step; and that state is left alone."""
+    space = nasbench_macro(8, 4, 0.125)
+    images, labels = torch.randn(8, 3, 8, 8), torch.randint(4, (8,))
+    shards = [(i, SimpleNamespace(images=images[4 * i : 4 * i + 4], labels=labels[4 * i : 4 * i + 4])) for i in (0, 1)]
+
+    def loss(noise: int, draws: int) -> float:
+        torch.manual_seed(0)
+        network = build_network(space.decode((1,) * 8), dropout=0.5)
+        optimizer = make_optimizer(network, list(network.parameters()), RECIPE)
+        torch.rand(draws)
+        state = torch.get_rng_state()
+        value, _ = train_step(network, optimizer, shards, RECIPE, image_task(), one_process, 2, noise)
+        assert torch.equal(state, torch.get_rng_state())
+        return value
+
+    assert loss(5, draws=1) == loss(5, draws=100)
+    assert loss(5, draws=1) != loss(6, draws=1)
