@@ -125,6 +125,7 @@ def _summary(
     and random networks of the winner's cost."""
     found: dict[str, Any] = {
         "score": scorer.name,
+        "caution": scorer.caution,
         "digests": {method: state.digest for method, state in states.items()},
         "evaluated": {method: state.evaluated for method, state in states.items()},
         "legal_fraction": sampler.legal_fraction(np.random.default_rng(config.seed)),

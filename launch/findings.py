@@ -115,6 +115,8 @@ def what_to_believe(record: Record) -> list[str]:
         said.append(
             f"A score is {record.summary['score']}; higher is better. The search maximised it, and saw no test image."
         )
+    if record.summary.get("caution"):
+        said.append(f"Caution: {record.summary['caution']}.")
     if record.config.get("score", {}).get("kind") == "one_shot":
         said.append("The best of many measured accuracies was picked for being high, so part of it is luck.")
     search = beside_random(record)

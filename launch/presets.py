@@ -35,7 +35,7 @@ def digits() -> SearchConfig:
         warmup=WarmupConfig(Recipe(epochs=50, learning_rate=0.2, clip_norm=5.0), trainable="all"),
         score=ScoreConfig(calibration_images=256),
         limits=LimitsConfig(max_macs=3.5e6),
-        evolution=EvolutionConfig(budget=300, population=50, sample=10, children=10),
+        evolution=EvolutionConfig(budget=500, population=30, sample=10, children=10, mutations=2.0),
         retrain=RetrainConfig(
             Recipe(epochs=6, learning_rate=0.1, clip_norm=5.0), augmentation="digits", batch_size=64, num_shards=4
         ),

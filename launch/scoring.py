@@ -25,6 +25,8 @@ from subshot.train.evaluate import OneShot
 from subshot.train.run_dir import RunDir, read_jsonl
 from subshot.train.task import image_task
 
+RELIABLE = 0.5
+"""Below this reliability a run is told that its path losses are mostly noise."""
 MAX_BYTES_HELD = 2**31
 """More images than this are decoded anew for every candidate instead of being kept in memory."""
 PATH_LOSS = ("path_loss", "path_loss_activations")
@@ -32,11 +34,13 @@ PATH_LOSS = ("path_loss", "path_loss_activations")
 
 @dataclass(frozen=True)
 class Scorer:
-    """name: what a score is. evaluator: scores, higher is better. additive: the score as a table, where it is one."""
+    """name: what a score is. evaluator: scores, higher is better. additive: the score as a table, where it is one.
+    caution: what the user must know before believing it."""
 
     name: str
     evaluator: Evaluator
     additive: Additive | None
+    caution: str | None = None
 
 
 def require_scorable(config: SearchConfig, space: ChainSpace, steps: int) -> None:
@@ -54,13 +58,18 @@ def require_scorable(config: SearchConfig, space: ChainSpace, steps: int) -> Non
 
 def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:
     score = config.score
-    additive = None
+    additive, caution = None, None
     if score.kind in PATH_LOSS:
         steps = read_jsonl(run.paths_jsonl)
         paths, losses = [step["path"] for step in steps], [step["loss"] for step in steps]
         effects, reliable = main_effects(supernet.space, paths, losses), reliability(supernet.space, paths, losses)
         name = f"the expected warm-up loss of its path, negated (reliability {reliable:.2f} of 1)"
         additive = negated(effects)
+        if reliable < RELIABLE:
+            caution = (
+                f"the path losses are mostly noise (reliability {reliable:.2f} of 1): two halves of the warm-up "
+                "disagree on which choices are good, so this score says little; raise --warmup.recipe.epochs"
+            )
         if score.kind == "path_loss_activations":
             name += ", weighted by that reliability, plus its activations, both standardised"
             activations = supernet.space.costs["activation_elements"]
@@ -69,7 +78,7 @@ def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, w
         name = f"{score.rule} of {score.statistic} gamma"
         additive = indicator_score(read_indicators(supernet, score.statistic), score.rule)
     if additive is not None:
-        return Scorer(name, AdditiveEvaluator(additive), additive)
+        return Scorer(name, AdditiveEvaluator(additive), additive, caution)
     size = config.space.input_size
     calibration = first_images(images.train, score.calibration_images, config.seed)
     validation = first_images(images.search, score.validation_images, config.seed)

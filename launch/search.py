@@ -129,6 +129,8 @@ def search(arguments: SearchArguments, world: World) -> None:
             write_json(run.spectrum_json, read_json(run.spectrum_json) | {"trained": trained})
             write_json(run.indicators_json, indicators_record(config, supernet))
         scorer = make_scorer(config, supernet, images, world, run)
+        if scorer.caution is not None:
+            log.line(f"caution: {scorer.caution}")
         explore(config, space, sampler, scorer, world, run, log)
         barrier(world)
         if world.is_main:

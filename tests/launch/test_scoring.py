@@ -98,3 +98,14 @@ def test_a_layer_rule_needs_branches(setting) -> None:  # type: ignore[no-untype
     plain = make_supernet(SupernetConfig(), make_space(config.space, 10), 0, WORLD.device)
     with pytest.raises(ValueError, match="build the supernet with a branch"):
         scorer_of((config, plain, images, run), kind="indicator", rule="block_over_layer")
+
+
+def test_noise_is_called_noise(setting, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    config, supernet, images, _ = setting
+    run = RunDir(tmp_path)
+    rng = np.random.default_rng(1)
+    rows = [{"path": rng.integers(0, 3, size=8).tolist(), "loss": float(rng.normal())} for _ in range(90)]
+    append_jsonl(run.paths_jsonl, rows)
+    caution = scorer_of((config, supernet, images, run)).caution
+    assert caution is not None and "mostly noise" in caution
+    assert scorer_of(setting).caution is None
