@@ -6,7 +6,7 @@ Images are float tensors [N, 3, H, W]; logits are [N, classes].
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,26 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class FrozenConvolution(torch.autograd.Function):
+    """A convolution whose weight does not train: keeps no input for the backward pass, as torch's own would.
+
+    Forward and input gradient are torch's. It has no forward-mode derivative, so it is used in training mode only.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.conv, ctx.shape = conv, x.shape
+        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        conv, (gradient,) = ctx.conv, gradients
+        like = gradient.new_empty(1).expand(ctx.shape)  # only its shape and type are read
+        options = (conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups, (True, False, False))
+        found = torch.ops.aten.convolution_backward(gradient, like, conv.weight, None, *options)
+        return found[0], None
+
+
 class ConvUnit(nn.Module):
     """Convolution without bias, BatchNorm, activation."""
 
@@ -59,7 +79,9 @@ class ConvUnit(nn.Module):
         self.activation = ACTIVATIONS[activation]() if conv.activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.bn(self.conv(x)))
+        frozen = self.training and x.requires_grad and not self.conv.weight.requires_grad
+        convolved = FrozenConvolution.apply(x, self.conv) if frozen else self.conv(x)
+        out: Tensor = self.activation(self.bn(convolved))
         return out
 
 

@@ -11,6 +11,7 @@ from subshot.supernet import SPACES
 from subshot.supernet.chain import Layer, Op
 from subshot.supernet.cost import Conv
 from subshot.supernet.mobilenetv2 import mbconv
+from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.network import TANH_GAIN, Block, ChainSupernet, LayerBranch, ScaledTanh, build_network
 
 
@@ -119,3 +120,31 @@ def test_activation_overrides_the_spaces() -> None:
     space = SPACES["nasbench-macro"](8, 5, 0.125, 0)
     kinds = {type(unit.activation) for unit in ChainSupernet(space, activation="tanh").block(0, 1).main}
     assert kinds == {nn.Tanh, nn.Identity}
+
+
+def test_frozen_convolutions_have_the_same_gradients_and_keep_no_inputs() -> None:
+    """BatchNorm-only training: gradients equal those of torch's own convolutions, and fewer tensors are saved."""
+    space = nasbench_macro(16, 4, 0.25)
+    network = build_network(space.decode((1, 2, 0, 1, 2, 2, 1, 1))).double()
+    images = torch.randn(6, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def gradients_and_saved(trains_weights: bool) -> tuple[list[torch.Tensor], int]:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.requires_grad_(trains_weights)
+        saved: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            saved[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        scales = [module.weight for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = network(images).square().sum()
+        return list(torch.autograd.grad(loss, scales)), sum(saved.values())
+
+    plain, saved_by_all = gradients_and_saved(True)
+    frozen, saved_by_frozen = gradients_and_saved(False)
+    for one, other in zip(plain, frozen, strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+    assert saved_by_frozen < 0.8 * saved_by_all
