@@ -80,7 +80,7 @@ class ConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         frozen = self.training and x.requires_grad and not self.conv.weight.requires_grad
-        convolved = FrozenConvolution.apply(x, self.conv) if frozen else self.conv(x)
+        convolved = FrozenConvolution.apply(x, self.conv) if frozen else self.conv(x)  # type: ignore[no-untyped-call]
         out: Tensor = self.activation(self.bn(convolved))
         return out
 
