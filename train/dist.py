@@ -51,6 +51,7 @@ def joined_world(timeout_minutes: float = 30.0) -> Iterator[World]:
     distributed.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     try:
         yield World(rank, size, device)
+        distributed.barrier()  # nobody leaves while another is still at its part of a collective
     finally:
         distributed.destroy_process_group()
 
