@@ -1,4 +1,5 @@
-"""The configuration of a vision run: frozen records, one a concern, each field with its meaning beside it.
+"""The configuration of a run, and that of a vision run: frozen records, one a concern, each field with its meaning
+beside it.
 
 A preset (launch/presets.py) fills them; the command line overrides single fields (`--warmup.epochs 3`); the result
 is written to the run folder as config.json before anything else happens.
@@ -11,7 +12,7 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import tyro
 
@@ -137,8 +138,24 @@ class RetrainConfig:
     """Of the initial weights."""
 
 
+class RunConfig(Protocol):
+    """What every configuration has, whatever its domain; the stages read no more of it."""
+
+    @property
+    def preset(self) -> str: ...
+
+    @property
+    def evolution(self) -> EvolutionConfig: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
+
+
 @dataclass(frozen=True)
-class SearchConfig:
+class VisionConfig:
     """Everything a run depends on, but for where it lies."""
 
     preset: tyro.conf.Suppress[str]
@@ -161,6 +178,8 @@ def to_json(config: Any) -> Any:
     """Nested dicts of plain values."""
     if dataclasses.is_dataclass(config):
         return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_json(part) for part in config]
     return str(config) if isinstance(config, Path) else config
 
 
@@ -187,6 +206,10 @@ def _parse(hint: Any, value: Any, where: str) -> Any:
             return None
         (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
         return _parse(hint, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {value!r}; it must be a list")
+        return tuple(_parse(typing.get_args(hint)[0], part, f"{where}[{n}]") for n, part in enumerate(value))
     if origin is Literal:
         if value not in typing.get_args(hint):
             raise ValueError(f"{where} is {value!r}; allowed: {', '.join(map(str, typing.get_args(hint)))}")

@@ -13,50 +13,48 @@ from typing import Any
 import numpy as np
 
 from subshot.launch.cli import RunLog
-from subshot.launch.config import SearchConfig
-from subshot.launch.scoring import Scorer
+from subshot.launch.config import RunConfig
+from subshot.launch.domain import Networks, Scorer
+from subshot.search.evaluator import Score, TermScore
 from subshot.search.evolution import EvolutionConfig, State, ask, init, random_search, tell, why_finished
 from subshot.search.history import Candidate, Proposal
 from subshot.search.knapsack import optimum
 from subshot.search.objectives import Constraint, Limit
-from subshot.search.sampling import LegalSampler
+from subshot.search.sampling import LegalSampler, Sampler
 from subshot.supernet.chain import ChainSpace
-from subshot.supernet.cost import activation_mib
 from subshot.supernet.space import Additive, Genotype, describe
-from subshot.train.dist import World
+from subshot.train.dist import World, barrier
 from subshot.train.run_dir import RunDir, append_jsonl, json_line, read_json, read_jsonl, replacing, write_json
 
-CONTROLS = 3
 SAME_COST = 0.05
 
 
-def explore(
-    config: SearchConfig,
-    space: ChainSpace,
-    sampler: LegalSampler,
-    scorer: Scorer,
-    world: World,
-    run: RunDir,
-    log: RunLog,
-) -> None:
+def explore(config: RunConfig, networks: Networks, scorer: Scorer, world: World, run: RunDir, log: RunLog) -> None:
     """Runs or resumes both searches, and writes history.jsonl, state.json and summary.json."""
     log.line(f"score: {scorer.name}; {config.evolution.budget} candidates each for evolution and the random control")
     searches = {"evolution": config.evolution, "random": random_search(config.evolution)}
-    states = _saved_states(list(searches), config.seed, run)
+    rows = read_jsonl(run.history_jsonl)
+    states = _saved_states(list(searches), config.seed, rows, run)
     if world.is_main:
-        known = [row for method, state in states.items() for row in _rows(method, state.history, space)]
+        known = [row for method in states for row in rows if _is_known(row, method, states[method])]
         with replacing(run.history_jsonl) as temporary:
             temporary.write_text("".join(json_line(row) + "\n" for row in known), encoding="utf-8")
+    barrier(world)
+    sampler = networks.sampler()
     for method, settings in searches.items():
-        states[method] = _run(method, settings, sampler, scorer, states, world, run, log)
+        states[method] = _run(method, settings, networks, sampler, scorer, states, world, run, log)
     if world.is_main:
-        write_json(run.summary_json, _summary(config, space, sampler, scorer, states, log))
+        write_json(run.summary_json, _summary(config, networks, sampler, scorer, states, log))
 
 
-def _saved_states(methods: list[str], seed: int, run: RunDir) -> dict[str, State]:
+def _is_known(row: dict[str, Any], method: str, state: State) -> bool:
+    """Whether the saved state has seen this candidate; later ones were written before a stop: they are asked again."""
+    return bool(row["method"] == method and row["index"] < state.evaluated)
+
+
+def _saved_states(methods: list[str], seed: int, rows: list[dict[str, Any]], run: RunDir) -> dict[str, State]:
     """Where each search stood when the run was last saved; at its beginning where it was not. Their seeds differ."""
     saved = read_json(run.state_json) if run.state_json.is_file() else {}
-    rows = read_jsonl(run.history_jsonl)
     states = {}
     for offset, method in enumerate(methods):
         states[method] = init(seed + offset)
@@ -69,7 +67,8 @@ def _saved_states(methods: list[str], seed: int, run: RunDir) -> dict[str, State
 def _run(
     method: str,
     settings: EvolutionConfig,
-    sampler: LegalSampler,
+    networks: Networks,
+    sampler: Sampler,
     scorer: Scorer,
     states: dict[str, State],
     world: World,
@@ -77,8 +76,6 @@ def _run(
     log: RunLog,
 ) -> State:
     state = states[method]
-    space = sampler.space
-    assert isinstance(space, ChainSpace)
 
     def generations() -> Iterator[Proposal]:
         nonlocal state
@@ -88,7 +85,7 @@ def _run(
             state = tell(settings, state, proposals, scores)
             states[method] = state
             if world.is_main:
-                append_jsonl(run.history_jsonl, _rows(method, state.history[before:], space))
+                append_jsonl(run.history_jsonl, _rows(method, state.history[before:], scores, networks))
                 write_json(run.state_json, {name: known.to_json() for name, known in states.items()})
             yield from proposals
 
@@ -101,25 +98,18 @@ def _run(
     return state
 
 
-def _rows(method: str, candidates: Sequence[Candidate], space: ChainSpace) -> list[dict[str, Any]]:
-    return [
-        {"method": method, **candidate.to_json(), "costs": _costs(space, candidate.genotype)}
-        for candidate in candidates
-    ]
-
-
-def _costs(space: ChainSpace, genotype: Genotype) -> dict[str, int]:
-    cost = space.cost(genotype)
-    return {"macs": cost.macs, "params": cost.params, "activation_elements": cost.activation_elements}
+def _rows(
+    method: str, candidates: Sequence[Candidate], scores: Sequence[Score], networks: Networks
+) -> list[dict[str, Any]]:
+    rows = []
+    for candidate, score in zip(candidates, scores, strict=True):
+        row = {"method": method, **candidate.to_json(), "costs": networks.costs(candidate.genotype)}
+        rows.append(row | {"terms": score.terms} if isinstance(score, TermScore) else row)
+    return rows
 
 
 def _summary(
-    config: SearchConfig,
-    space: ChainSpace,
-    sampler: LegalSampler,
-    scorer: Scorer,
-    states: dict[str, State],
-    log: RunLog,
+    config: RunConfig, networks: Networks, sampler: Sampler, scorer: Scorer, states: dict[str, State], log: RunLog
 ) -> dict[str, Any]:
     """What the run found, and what is to be retrained: the best by whatever method (of equal ones evolution's first),
     and random networks of the winner's cost."""
@@ -134,10 +124,11 @@ def _summary(
         (method, c.genotype, c.score) for method, state in states.items() for c in state.best if c.score is not None
     ]
     if scorer.additive is not None:
-        genotype, _ = exact_optimum(space, scorer.additive, sampler.constraints)
+        assert isinstance(sampler, LegalSampler) and isinstance(sampler.space, ChainSpace), "sums are over chains"
+        genotype, _ = exact_optimum(sampler.space, scorer.additive, sampler.constraints)
         score = scorer.additive(genotype)  # added up as the searches' scores were, so that equals compare equal
         seen.append(("optimum", genotype, score))
-        found["optimum"] = _network(space, genotype, score, "optimum")
+        found["optimum"] = _network(networks, genotype, score, "optimum")
         for method, state in states.items():
             reached = state.best[0].score
             assert reached is not None
@@ -146,27 +137,27 @@ def _summary(
             found[f"{method}_regret"] = regret
     best: dict[Genotype, dict[str, Any]] = {}
     for method, genotype, reached in sorted(seen, key=lambda row: -row[2]):
-        best.setdefault(genotype, _network(space, genotype, reached, method))
+        best.setdefault(genotype, _network(networks, genotype, reached, method))
     found["best"] = list(best.values())[: config.evolution.best]
     winner = tuple(found["best"][0]["genotype"])
-    found["controls"] = [_network(space, g, None, "control") for g in same_cost_networks(space, winner, config.seed)]
+    controls = same_cost_networks(networks, winner, config.seed, config.evolution.controls)
+    found["controls"] = [_network(networks, genotype, None, "control") for genotype in controls]
     costs = found["best"][0]["costs"]
-    log.line(f"winner, by {found['best'][0]['method']}: {describe(space, winner)}  ({costs['macs'] / 1e6:.2f} M MACs)")
+    words = describe(networks.space, winner)
+    log.line(f"winner, by {found['best'][0]['method']}: {words}  ({costs['macs'] / 1e6:.2f} M MACs)")
     return found
 
 
-def _network(space: ChainSpace, genotype: Genotype, score: float | None, method: str) -> dict[str, Any]:
-    costs: dict[str, Any] = dict(_costs(space, genotype))
-    costs["activation_mib"] = round(activation_mib(costs["activation_elements"]), 3)
-    text = describe(space, genotype)
-    digest = hashlib.sha256(f"{space.name} {text}".encode()).hexdigest()[:16]
+def _network(networks: Networks, genotype: Genotype, score: float | None, method: str) -> dict[str, Any]:
+    text = describe(networks.space, genotype)
+    digest = hashlib.sha256(f"{networks.space.name} {text}".encode()).hexdigest()[:16]
     return {
         "method": method,
         "genotype": list(genotype),
         "choices": text,
         "hash": digest,
         "score": score,
-        "costs": costs,
+        "costs": networks.costs(genotype),
     }
 
 
@@ -190,15 +181,14 @@ def grouped_additive(space: ChainSpace, additive: Additive) -> Additive:
     return Additive(additive.base, tuple(table))
 
 
-def same_cost_networks(space: ChainSpace, winner: Genotype, seed: int) -> list[Genotype]:
+def same_cost_networks(networks: Networks, winner: Genotype, seed: int, count: int) -> list[Genotype]:
     """Random networks whose MACs are within 5 % of the winner's: what the winner has to beat. Fewer where there are
     no more."""
-    macs = space.cost(winner).macs
+    macs = networks.costs(winner)["macs"]
     for width in (SAME_COST, 2 * SAME_COST, 4 * SAME_COST):
-        limit = Limit("macs", maximum=macs * (1 + width), minimum=macs * (1 - width))
-        sampler = LegalSampler(space, [Constraint(space.costs["macs"], limit)])
-        drawn = [space.canonical(g) for g in sampler.draw(np.random.default_rng(seed), 50)]
+        sampler = networks.sampler(Limit("macs", maximum=macs * (1 + width), minimum=macs * (1 - width)))
+        drawn = [networks.space.canonical(g) for g in sampler.draw(np.random.default_rng(seed), max(50, 2 * count))]
         others = [g for g in dict.fromkeys(drawn) if g != winner]
-        if len(others) >= CONTROLS:
+        if len(others) >= count:
             break
-    return others[:CONTROLS]
+    return others[:count]

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
+from subshot.launch.click_config import (
+    ClickBatchesConfig,
+    ClickConfig,
+    ClickRetrainConfig,
+    ClickScoreConfig,
+    ClickSpaceConfig,
+    ClickWarmupConfig,
+)
 from subshot.launch.config import (
     ImagesConfig,
     LimitsConfig,
     RetrainConfig,
     ScoreConfig,
-    SearchConfig,
     SpaceConfig,
+    VisionConfig,
     WarmupConfig,
 )
 from subshot.search.evolution import EvolutionConfig
@@ -23,10 +33,10 @@ BNNAS_EVOLUTION = EvolutionConfig(budget=1000, population=50, sample=10, childre
 """As many candidates as BNNAS and SPOS evaluate: population 50, 20 generations (search/ea.py)."""
 
 
-def digits() -> SearchConfig:
+def digits() -> VisionConfig:
     """torchrun --nproc-per-node 2 launch/search.py digits: the demo, on the handwritten digits of scikit-learn, 2
     CPU cores."""
-    return SearchConfig(
+    return VisionConfig(
         preset="digits",
         space=SpaceConfig("nasbench-macro", input_size=32, width=0.25),
         images=ImagesConfig(
@@ -42,9 +52,9 @@ def digits() -> SearchConfig:
     )
 
 
-def macro_cifar10() -> SearchConfig:
+def macro_cifar10() -> VisionConfig:
     """launch/search.py macro-cifar10 --data CIFAR10: the NAS-Bench-Macro space on 32-pixel photographs."""
-    return SearchConfig(
+    return VisionConfig(
         preset="macro-cifar10",
         space=SpaceConfig("nasbench-macro", input_size=32),
         images=ImagesConfig(
@@ -61,9 +71,9 @@ def macro_cifar10() -> SearchConfig:
     )
 
 
-def mobilenetv2_imagenette() -> SearchConfig:
+def mobilenetv2_imagenette() -> VisionConfig:
     """launch/search.py mobilenetv2-imagenette --data IMAGENETTE: photographs at 64 pixels on a small machine."""
-    return SearchConfig(
+    return VisionConfig(
         preset="mobilenetv2-imagenette",
         space=SpaceConfig("mobilenetv2", input_size=64, width=0.25, reduced_strides=1),
         images=ImagesConfig(
@@ -82,10 +92,10 @@ def mobilenetv2_imagenette() -> SearchConfig:
     )
 
 
-def shufflenetv2_imagenette() -> SearchConfig:
+def shufflenetv2_imagenette() -> VisionConfig:
     """launch/search.py shufflenetv2-imagenette --data IMAGENETTE: the same, in the ShuffleNetV2 space."""
     base = mobilenetv2_imagenette()
-    return SearchConfig(
+    return VisionConfig(
         preset="shufflenetv2-imagenette",
         space=SpaceConfig("shufflenetv2", input_size=64, width=0.25, reduced_strides=1),
         images=base.images,
@@ -97,12 +107,12 @@ def shufflenetv2_imagenette() -> SearchConfig:
     )
 
 
-def mobilenetv2_imagenet() -> SearchConfig:
+def mobilenetv2_imagenet() -> VisionConfig:
     """torchrun --nproc-per-node 8 launch/search.py mobilenetv2-imagenet --data IMAGENET: BNNAS's setting, 475 M MACs.
 
     Warm-up is 10 epochs of batch 512; retraining is 240 epochs of batch 1024. Never run here at full size.
     """
-    return SearchConfig(
+    return VisionConfig(
         preset="mobilenetv2-imagenet",
         space=SpaceConfig("mobilenetv2-fixed-depth"),
         images=ImagesConfig(),
@@ -114,10 +124,10 @@ def mobilenetv2_imagenet() -> SearchConfig:
     )
 
 
-def shufflenetv2_imagenet() -> SearchConfig:
+def shufflenetv2_imagenet() -> VisionConfig:
     """torchrun --nproc-per-node 8 launch/search.py shufflenetv2-imagenet --data IMAGENET: SPOS's setting, 330 M
     MACs."""
-    return SearchConfig(
+    return VisionConfig(
         preset="shufflenetv2-imagenet",
         space=SpaceConfig("shufflenetv2"),
         images=ImagesConfig(batch_size=1024),
@@ -131,11 +141,110 @@ def shufflenetv2_imagenet() -> SearchConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], SearchConfig]] = {
+NASREC_EVOLUTION = EvolutionConfig(
+    budget=2048,
+    population=128,
+    sample=64,
+    children=8,
+    mutations=6.0,
+    schedule="falling",
+    crossover=0.0,
+    best=15,
+    controls=15,
+    patience=2048,
+)
+"""NASRec's: 128 random networks, then 240 generations of 8 children of the best of 64 (nasrec/searcher)."""
+
+NASREC_WARMUP = Recipe(
+    epochs=1,
+    learning_rate=0.12,
+    optimizer="adagrad",
+    schedule="cosine",
+    warmup_epochs=0.1,
+    weight_decay=0.0,
+    clip_norm=5.0,
+)
+"""NASRec's training of supernets, and with another rate of final networks."""
+
+
+def clicks() -> ClickConfig:
+    """torchrun --nproc-per-node 2 launch/search.py clicks: the CTR demo, on a synthetic log with a known Bayes loss, 2
+    CPU cores."""
+    return ClickConfig(
+        preset="clicks",
+        space=ClickSpaceConfig("nasrec-small", blocks=4, max_dense_dim=128, max_sparse_dim=32),
+        warmup=ClickWarmupConfig(replace(NASREC_WARMUP, learning_rate=0.1), fraction=0.25),
+        retrain=ClickRetrainConfig(
+            replace(NASREC_WARMUP, learning_rate=0.1),
+            batch_size=256,
+            top=3,
+            controls=3,
+            seeds=2,
+            learning_rates=(0.1, 0.3),
+            baselines=("logistic_regression", "fm", "dlrm"),
+        ),
+        batches=ClickBatchesConfig(batch_size=256, num_shards=2),
+        score=ClickScoreConfig(population=64),
+        evolution=replace(NASREC_EVOLUTION, budget=256, population=64, sample=32, patience=256, best=3, controls=3),
+    )
+
+
+def _nasrec(preset: str, space: Literal["nasrec-small", "nasrec-full"], batch_size: int) -> ClickConfig:
+    rate = {"nasrec-small": 0.10, "nasrec-full": 0.16}[space]
+    if preset == "nasrec-full-avazu":
+        rate = 0.20
+    return ClickConfig(
+        preset=preset,
+        space=ClickSpaceConfig(space),
+        warmup=ClickWarmupConfig(NASREC_WARMUP, fraction=0.01),
+        retrain=ClickRetrainConfig(replace(NASREC_WARMUP, learning_rate=rate), batch_size=batch_size // 2),
+        batches=ClickBatchesConfig(batch_size=batch_size, num_shards=2),
+        evolution=NASREC_EVOLUTION,
+    )
+
+
+def nasrec_small_criteo() -> ClickConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasrec-small-criteo --data PREPARED: NASRec-Small, 1 % warm-up."""
+    return _nasrec("nasrec-small-criteo", "nasrec-small", 512)
+
+
+def nasrec_full_criteo() -> ClickConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasrec-full-criteo --data PREPARED: the same in NASRec-Full."""
+    return _nasrec("nasrec-full-criteo", "nasrec-full", 512)
+
+
+def nasrec_small_avazu() -> ClickConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasrec-small-avazu --data PREPARED: NASRec-Small on Avazu."""
+    return _nasrec("nasrec-small-avazu", "nasrec-small", 512)
+
+
+def nasrec_full_avazu() -> ClickConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasrec-full-avazu --data PREPARED: NASRec-Full on Avazu."""
+    return _nasrec("nasrec-full-avazu", "nasrec-full", 512)
+
+
+def nasrec_small_kdd12() -> ClickConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasrec-small-kdd12 --data PREPARED: NASRec-Small on KDD Cup 2012."""
+    return _nasrec("nasrec-small-kdd12", "nasrec-small", 1024)
+
+
+def nasrec_full_kdd12() -> ClickConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasrec-full-kdd12 --data PREPARED: NASRec-Full on KDD Cup 2012."""
+    return _nasrec("nasrec-full-kdd12", "nasrec-full", 1024)
+
+
+PRESETS: dict[str, Callable[[], VisionConfig | ClickConfig]] = {
     "digits": digits,
     "macro-cifar10": macro_cifar10,
     "mobilenetv2-imagenette": mobilenetv2_imagenette,
     "shufflenetv2-imagenette": shufflenetv2_imagenette,
     "mobilenetv2-imagenet": mobilenetv2_imagenet,
     "shufflenetv2-imagenet": shufflenetv2_imagenet,
+    "clicks": clicks,
+    "nasrec-small-criteo": nasrec_small_criteo,
+    "nasrec-full-criteo": nasrec_full_criteo,
+    "nasrec-small-avazu": nasrec_small_avazu,
+    "nasrec-full-avazu": nasrec_full_avazu,
+    "nasrec-small-kdd12": nasrec_small_kdd12,
+    "nasrec-full-kdd12": nasrec_full_kdd12,
 }

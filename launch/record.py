@@ -63,8 +63,9 @@ class Record:
 
     @cached_property
     def space(self) -> ChainSpace | None:
-        """Its layers count here; costs of whole networks come from the run: config.json has no number of classes."""
-        if not self.config:
+        """Its layers count here; costs of whole networks come from the run: config.json has no number of classes.
+        None where the run is not one of chains."""
+        if not self.config or self.config["space"]["name"] not in SPACES:
             return None
         space = from_json(SpaceConfig, self.config["space"], "config.json: space")
         return SPACES[space.name](space.input_size, 1, space.width, space.reduced_strides)

@@ -1,44 +1,27 @@
 """Train the best networks of a run from scratch: [torchrun] launch/retrain.py RUN [--top K] [--controls R] [--index I].
 
 Beside the winners it trains random networks of the winner's cost, so that the gain of the search shows on untouched
-images. Each result is a folder below RUN/winners; finished ones are kept, a stopped one goes on from its last epoch.
+data. Each result is a folder below RUN/winners; finished ones are kept, a stopped one goes on from its last checkpoint.
 The last line of standard output is the winner's path.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
-from scipy.stats import binomtest
-from torch import nn
 
-from subshot.data.image_folder import ImageFolder, scan
 from subshot.launch.cli import RunLog, run_command
-from subshot.launch.config import SearchConfig, differences, from_json, to_json
+from subshot.launch.domain import RetrainPlan, open_domain, read_config
 from subshot.launch.report import write_report
-from subshot.launch.vision import eval_loader, first_images, images_root, make_space, on_device, retrain_loader
-from subshot.launch.winner import write_winner
-from subshot.supernet.chain import ChainSpace
-from subshot.supernet.isometry import initialise_network
-from subshot.supernet.network import ChainNetwork, build_network
-from subshot.supernet.space import Genotype, validated
 from subshot.train.dist import World, barrier, joined_world
-from subshot.train.ema import RunningAverage
-from subshot.train.evaluate import evaluate_accuracy
-from subshot.train.fit import checkpoint_state, fit, restore_state
-from subshot.train.recipe import make_optimizer
-from subshot.train.run_dir import RunDir, WinnerDir, read_json, replacing, write_json
-from subshot.train.task import image_task
-
-GOLDEN_IMAGES = 8
+from subshot.train.run_dir import RunDir
 
 
 @dataclass(frozen=True)
@@ -47,12 +30,12 @@ class RetrainArguments:
 
     run: tyro.conf.Positional[Path]
     """The run folder of a finished search."""
-    top: int = 1
-    """Networks from the best down."""
-    controls: int = 3
-    """Random networks of the winner's cost (at most as many as the search drew)."""
-    seeds: int = 1
-    """Trainings of each, from different initial weights and image orders."""
+    top: int | None = None
+    """Networks from the best down; None: the winner alone for images, 15 for CTR, of which validation chooses one."""
+    controls: int | None = None
+    """Random networks of the winner's cost (at most as many as the search drew); None: 3 for images, all for CTR."""
+    seeds: int | None = None
+    """Trainings of each that is tested, from different initial weights and orders; None: 1 for images, 3 for CTR."""
     index: int | None = None
     """Only this line of the manifest, counted from 0: one element of a job array."""
     epochs: int | None = None
@@ -62,30 +45,9 @@ class RetrainArguments:
 
     def __post_init__(self) -> None:
         for name, least in (("top", 1), ("controls", 0), ("seeds", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be {least} or more")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: a line of the manifest. role: winner or control."""
-
-    name: str
-    role: str
-    genotype: Genotype
-    seed: int
-    search_score: float | None
-
-
-def manifest(summary: dict[str, Any], top: int, controls: int, seeds: int) -> list[Job]:
-    """Winners by rank (1, 2, ...), then controls (random-1, ...), each with every seed."""
-    chosen = [("winner", str(rank), found) for rank, found in enumerate(summary["best"][:top], start=1)]
-    chosen += [("control", f"random-{i}", found) for i, found in enumerate(summary["controls"][:controls], start=1)]
-    return [
-        Job(name if seed == 0 else f"{name}-seed{seed}", role, tuple(found["genotype"]), seed, found["score"])
-        for role, name, found in chosen
-        for seed in range(seeds)
-    ]
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"--{name} is {value}; it must be {least} or more")
 
 
 def retrain(arguments: RetrainArguments, world: World) -> None:
@@ -94,180 +56,22 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
         raise ValueError(
             f"{run.root} holds no finished search (no {run.summary_json.name}); run launch/search.py first"
         )
-    config = from_json(SearchConfig, read_json(run.config_json), str(run.config_json))
+    config: Any = read_config(run)
     if arguments.epochs is not None:
         recipe = replace(config.retrain.recipe, epochs=arguments.epochs)
         config = replace(config, retrain=replace(config.retrain, recipe=recipe))
     if arguments.data is not None:
         config = replace(config, data=arguments.data)
     torch.set_num_threads(config.threads)
-    root, bad = images_root(config, world), config.images.on_bad_image
-    train, test = scan(root, "train", on_bad_image=bad), scan(root, "val", on_bad_image=bad)
-    space = make_space(config.space, len(train.classes))
-    jobs = manifest(read_json(run.summary_json), arguments.top, arguments.controls, arguments.seeds)
-    if world.is_main:
-        write_json(run.manifest_json, [asdict(job) for job in jobs])
-    if arguments.index is not None:
-        if not 0 <= arguments.index < len(jobs):
-            raise ValueError(f"--index is {arguments.index}; the manifest has lines 0 to {len(jobs) - 1}")
-        jobs = [jobs[arguments.index]]
+    domain = open_domain(config, world)
+    plan = RetrainPlan(arguments.top, arguments.controls, arguments.seeds, arguments.index)
     with RunLog(run, world.is_main) as log:
-        for job in jobs:
-            train_one(job, config, space, train, test, world, run, log)
+        winner = domain.retrain(plan, run, log)
+        barrier(world)
         if world.is_main:
             write_report(run)
-            for line in results(run, [job.name for job in jobs]):
-                log.line(line)
             log.line(f"report: {run.report_html}")
-            print(run.winner(jobs[0].name).root)
-
-
-def results(run: RunDir, names: list[str]) -> list[str]:
-    """What was trained, a line each, and in one sentence whether the winner is better than the random networks."""
-    found = [
-        (read_json(run.winner(name).metrics_json), read_json(run.winner(name).architecture_json)) for name in names
-    ]
-    lines = [f"{'network':12}{'test accuracy (95 % interval)':32}{'M MACs':>8}  operations"]
-    for metrics, architecture in found:
-        low, high = metrics["test/interval_95"]
-        accuracy = f"{metrics['test/accuracy']:.4f} ({low:.4f} to {high:.4f})"
-        macs = architecture["costs"]["macs"] / 1e6
-        lines.append(f"{metrics['name']:12}{accuracy:32}{macs:8.2f}  {architecture['words']}")
-    winner = [m["test/accuracy"] for m, _ in found if m["name"].split("-seed")[0] == "1"]
-    controls = [m["test/accuracy"] for m, _ in found if m["role"] == "control"]
-    if winner and controls:
-        gain = 100 * (sum(winner) / len(winner) - sum(controls) / len(controls))
-        low, high = found[0][0]["test/interval_95"]
-        half = 50 * (high - low)
-        verdict = "more than" if abs(gain) > half else "no more than"
-        lines.append(
-            f"the winner ({counted(winner)}) is {gain:+.2f} points from the mean of random networks of its cost "
-            f"({counted(controls)}): {verdict} its own test's uncertainty of {half:.2f} points"
-        )
-    return lines
-
-
-def counted(trainings: list[float]) -> str:
-    return f"{len(trainings)} training" + ("" if len(trainings) == 1 else "s")
-
-
-def train_one(
-    job: Job,
-    config: SearchConfig,
-    space: ChainSpace,
-    train: ImageFolder,
-    test: ImageFolder,
-    world: World,
-    run: RunDir,
-    log: RunLog,
-) -> None:
-    """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
-    folder = run.winner(job.name)
-    settings = {"genotype": list(job.genotype), "seed": job.seed, "data": str(train.root)} | to_json(config.retrain)
-    if folder.metrics_json.is_file():
-        require_same(read_json(folder.metrics_json)["settings"], settings, folder)
-        log.line(f"{job.name}: trained already")
-        return
-    genotype = validated(space, job.genotype)
-    seed = training_seed(config, job)
-    network = build_network(space.decode(genotype), config.retrain.recipe.dropout)
-    initialise_network(network, space.input_size, config.retrain.construction, torch.Generator().manual_seed(seed))
-    on_device(network, world.device)
-    tested = _fit(job, network, config, train, settings, world, run, log)
-    test_loader = eval_loader(config.images, test, space.input_size, world)
-    accuracy, count = evaluate_accuracy(tested, test_loader, image_task(), world)
-    interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
-    metrics = {
-        "name": job.name,
-        "role": job.role,
-        "seed": job.seed,
-        "epochs": config.retrain.recipe.epochs,
-        "train_images": len(train),
-        "search/score": job.search_score,
-        "test/accuracy": accuracy,
-        "test/n": count,
-        "test/interval_95": [interval.low, interval.high],
-        "settings": settings,
-    }
-    log.line(f"{job.name}: test accuracy {accuracy:.4f} [{interval.low:.4f}, {interval.high:.4f}] on {count} images")
-    if world.is_main:
-        golden = eval_loader(
-            config.images, first_images(test, GOLDEN_IMAGES, config.seed), space.input_size, world, rank=0, ranks=1
-        )
-        sample = next(iter(golden)).to(torch.device("cpu"))
-        tested = tested.cpu().eval()
-        write_winner(folder, tested, config, space, genotype, train.classes, sample, metrics)
-        folder.checkpoint.unlink(missing_ok=True)
-    barrier(world)
-
-
-def training_seed(config: SearchConfig, job: Job) -> int:
-    """Of initial weights, image order, augmentation and dropout; far from the seeds of the search."""
-    return config.seed + 1000 * (job.seed + 1)
-
-
-def require_same(saved: dict[str, Any], wanted: dict[str, Any], folder: WinnerDir) -> None:
-    """Raises ValueError where a network was trained, wholly or in part, with other settings than the present ones."""
-    changed = differences(saved, wanted)
-    if changed:
-        listed = "; ".join(changed)
-        raise ValueError(
-            f"{folder.root} was trained with other settings ({listed}); use the same, or delete that folder"
-        )
-
-
-def _fit(
-    job: Job,
-    network: ChainNetwork,
-    config: SearchConfig,
-    train: ImageFolder,
-    settings: dict[str, Any],
-    world: World,
-    run: RunDir,
-    log: RunLog,
-) -> nn.Module:
-    """Trains to the end of the recipe, from the last epoch's checkpoint if there is one. Returns what is to be
-    tested."""
-    recipe = config.retrain.recipe
-    seed = training_seed(config, job)
-    loader = retrain_loader(config, train, seed, world)
-    optimizer = make_optimizer(network, list(network.parameters()), recipe)
-    average = RunningAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-    checkpoint, start = run.winner(job.name).checkpoint, 0
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=world.device, weights_only=True)
-        require_same(json.loads(state["settings"]), settings, run.winner(job.name))
-        start = restore_state(state, network, optimizer)
-        if average is not None:
-            average.network.load_state_dict(state["average"])
-        log.line(f"{job.name}: continues after step {start}")
-    total = recipe.epochs * loader.steps_per_epoch
-    steps = fit(
-        lambda step: network,
-        optimizer,
-        loader,
-        recipe,
-        image_task(recipe.label_smoothing),
-        world,
-        config.retrain.num_shards,
-        start,
-        seed,
-    )
-    for result in log.progress(steps, total, f"retrain {job.name}", start):
-        if average is not None:
-            average.update(network, result.step)
-        done = result.step + 1
-        if done % loader.steps_per_epoch == 0:
-            numbers = {"epoch": result.epoch, "train/loss": result.loss, "train/accuracy": result.accuracy}
-            rates = {"learning_rate": result.learning_rate, "images_per_second": loader.batch_size / result.seconds}
-            log.numbers(f"retrain/{job.name}", done, numbers | rates)
-            if world.is_main:
-                state = checkpoint_state(done, network, optimizer) | {"settings": json.dumps(settings)}
-                if average is not None:
-                    state["average"] = average.network.state_dict()
-                with replacing(checkpoint) as temporary:
-                    torch.save(state, temporary)
-    return network if average is None else average.network
+            print(winner)
 
 
 def main() -> int:

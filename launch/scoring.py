@@ -1,13 +1,13 @@
-"""What scores subnets in a run: an additive indicator, or one-shot accuracy, behind one evaluator."""
+"""What scores subnets in a vision run: an additive indicator, or one-shot accuracy, behind one evaluator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
-from subshot.launch.config import SearchConfig
+from subshot.launch.config import VisionConfig
+from subshot.launch.domain import Scorer
 from subshot.launch.vision import Images, eval_loader, first_images
-from subshot.search.evaluator import AdditiveEvaluator, Evaluator, FunctionEvaluator, Sharded
+from subshot.search.evaluator import AdditiveEvaluator, FunctionEvaluator, Sharded
 from subshot.search.main_effects import (
     main_effects,
     negated,
@@ -19,7 +19,6 @@ from subshot.search.main_effects import (
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import NEEDS_BRANCH, indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
-from subshot.supernet.space import Additive
 from subshot.train.dist import World, gather_objects
 from subshot.train.evaluate import OneShot
 from subshot.train.run_dir import RunDir, read_jsonl
@@ -32,18 +31,7 @@ MAX_BYTES_HELD = 2**31
 PATH_LOSS = ("path_loss", "path_loss_activations")
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """name: what a score is. evaluator: scores, higher is better. additive: the score as a table, where it is one.
-    caution: what the user must know before believing it."""
-
-    name: str
-    evaluator: Evaluator
-    additive: Additive | None
-    caution: str | None = None
-
-
-def require_scorable(config: SearchConfig, space: ChainSpace, steps: int) -> None:
+def require_scorable(config: VisionConfig, space: ChainSpace, steps: int) -> None:
     """Raises ValueError before the warm-up where the score could not be given after it."""
     score = config.score
     unknowns, settled = num_unknowns(space), num_settled(steps)
@@ -56,7 +44,7 @@ def require_scorable(config: SearchConfig, space: ChainSpace, steps: int) -> Non
         raise ValueError(f"the rule {score.rule} needs layer indicators: add --supernet.branch projected (or identity)")
 
 
-def make_scorer(config: SearchConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:
+def make_scorer(config: VisionConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:
     score = config.score
     additive, caution = None, None
     if score.kind in PATH_LOSS:

@@ -10,7 +10,7 @@ import torch
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.spectrum import measure_spectrum
 from subshot.train.evaluate import recalibrate_batchnorm
-from subshot.train.task import Task
+from subshot.train.task import PlainFront, Task
 
 CALIBRATION_INPUTS = 32
 WHITE = Task(
@@ -18,6 +18,7 @@ WHITE = Task(
     loss=lambda output, batch: output.square().mean(),
     correct=lambda output, batch: torch.tensor(0),
     size=len,
+    front=PlainFront(lambda batch: batch),
 )
 """White input is its own batch; only `inputs` is used."""
 

@@ -12,7 +12,7 @@ from torch import nn
 from subshot.data.digits import write_digits
 from subshot.data.image_folder import ImageFolder, scan, split_train
 from subshot.data.imagenet import DIGITS, IMAGENET, NONE, SMALL_PHOTO, Augmentation, EvalLoader, TrainLoader
-from subshot.launch.config import ImagesConfig, LimitsConfig, RetrainConfig, SearchConfig, SpaceConfig, SupernetConfig
+from subshot.launch.config import ImagesConfig, LimitsConfig, RetrainConfig, SpaceConfig, SupernetConfig, VisionConfig
 from subshot.launch.latency_table import read_latency_table
 from subshot.search.objectives import Constraint, Limit, Objective, constraints_of
 from subshot.supernet import SPACES
@@ -45,7 +45,7 @@ class Images:
         return self.train.classes
 
 
-def images_root(config: SearchConfig, world: World) -> Path:
+def images_root(config: VisionConfig, world: World) -> Path:
     """The folder of the run's images; the `digits` preset writes its own first, to runs/data/digits."""
     if config.data is not None:
         return config.data
@@ -60,7 +60,7 @@ def images_root(config: SearchConfig, world: World) -> Path:
     return root
 
 
-def open_images(config: SearchConfig, world: World) -> Images:
+def open_images(config: VisionConfig, world: World) -> Images:
     """Indexes the image folders. Raises DataError where the folder is not of the form train/<class>/, val/<class>/."""
     root, bad = images_root(config, world), config.images.on_bad_image
     train, search = split_train(scan(root, "train", on_bad_image=bad), config.images.search_fraction, config.seed)
@@ -111,7 +111,7 @@ def device_id(world: World) -> int | None:
     return world.device.index if world.device.type == "cuda" else None
 
 
-def warmup_loader(config: SearchConfig, folder: ImageFolder, world: World) -> TrainLoader:
+def warmup_loader(config: VisionConfig, folder: ImageFolder, world: World) -> TrainLoader:
     images = config.images
     return TrainLoader(
         folder,
@@ -127,7 +127,7 @@ def warmup_loader(config: SearchConfig, folder: ImageFolder, world: World) -> Tr
     )
 
 
-def retrain_loader(config: SearchConfig, folder: ImageFolder, seed: int, world: World) -> TrainLoader:
+def retrain_loader(config: VisionConfig, folder: ImageFolder, seed: int, world: World) -> TrainLoader:
     retrain = config.retrain
     return TrainLoader(
         folder,

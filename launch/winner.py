@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from subshot.data.batch import ImageBatch
-from subshot.launch.config import SearchConfig, to_json
+from subshot.launch.config import VisionConfig, to_json
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Genotype, describe, named_choices
 from subshot.train.run_dir import WinnerDir, replacing, write_json
@@ -31,7 +31,7 @@ STD = (0.229, 0.224, 0.225)
 def write_winner(
     folder: WinnerDir,
     network: nn.Module,
-    config: SearchConfig,
+    config: VisionConfig,
     space: ChainSpace,
     genotype: Genotype,
     classes: tuple[str, ...],
@@ -86,7 +86,7 @@ def write_winner(
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """The exporter prints its progress, and warns of packages that these networks do not use."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -105,7 +105,7 @@ def export_onnx(network: nn.Module, inputs: torch.Tensor, folder: WinnerDir) -> 
     The check runs on all of `inputs` and on the first image alone, so that the batch is seen to be dynamic.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
-    with _quiet_exporter():
+    with quiet_exporter():
         program = torch.onnx.export(
             network,
             (inputs,),

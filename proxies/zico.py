@@ -11,31 +11,117 @@ BatchNorm in train mode, labels. With two batches the deviation |g_1 - g_2| / 2 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from subshot.proxies.base import Probe, Proxy, ProxyUndefined, weight_gradients
+
+BLOCK = 32_768
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """The sum over modules of log(sum over entries of mean_b |g_b| / std_b(g_b)), and what went into it.
+
+    num_modules: modules with an entry that varies; the others add nothing. num_dropped: entries that do not vary.
+    """
+
+    log_ratios: float
+    num_modules: int
+    num_dropped: int
+
+
+class SteadinessSum:
+    """Adds up a `Steadiness` over blocks of entries, which belong to modules of these sizes, one after the other.
+
+    correction: what is taken from N in the variance of the signed gradient: 0 as in ZiCo's NumPy, 1 as torch.std has
+    it; the second lowers each module's term by log(N / (N - 1)) / 2.
+    """
+
+    def __init__(self, sizes: Sequence[int], correction: int = 0) -> None:
+        self.correction = correction
+        self.sums = [0.0] * len(sizes)
+        self.left = list(sizes)
+        self.module = 0
+        self.dropped = 0
+
+    def add(self, gradients: Tensor) -> None:
+        """The next entries, [N batches, entries], N >= 2."""
+        ratios, equal = entry_ratios(gradients, self.correction)
+        self.dropped += equal
+        while len(ratios) > 0:
+            taken = min(len(ratios), self.left[self.module])
+            self.sums[self.module] += float(ratios[:taken].sum())
+            self.left[self.module] -= taken
+            self.module += self.left[self.module] == 0
+            ratios = ratios[taken:]
+
+    def result(self) -> Steadiness:
+        """Raises ProxyUndefined for a gradient that was not finite, and where no entry varies."""
+        assert not any(self.left), "every entry of every module was added"
+        if not math.isfinite(math.fsum(self.sums)):
+            raise ProxyUndefined("a gradient is not finite")
+        logs = [math.log(total) for total in self.sums if total > 0.0]
+        if not logs:
+            raise ProxyUndefined("no gradient varies from batch to batch")
+        return Steadiness(math.fsum(logs), len(logs), self.dropped)
+
+
+def entry_ratios(gradients: Tensor, correction: int = 0) -> tuple[Tensor, int]:
+    """(mean_b |g_b| / std_b(g_b) of gradients [N, entries], in float64; how many entries have N equal gradients).
+
+    The ratio is 0 where all N are equal, and not finite where one is not. Deviations are taken from the first batch's
+    gradient, so that equal ones are exactly 0; their squares are float64's, where those of small numbers are not 0.
+    """
+    count = len(gradients)
+    offsets = (gradients[1:] - gradients[0]).double()
+    total = offsets.sum(dim=0)
+    squares = offsets.square_().sum(dim=0).sub_(total.square_().div_(count))
+    equal = squares.numel() - int(squares.count_nonzero())
+    sizes = gradients.abs().sum(dim=0).double()
+    scale = math.sqrt(count - correction) / count
+    ratios = squares.rsqrt().mul_(sizes).mul_(scale)
+    return (ratios.masked_fill_(squares == 0, 0.0) if equal else ratios), equal
+
+
+def blocks(rows: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
+    """Rows of tensors of equal shapes, flattened side by side, in blocks of columns [rows, at most BLOCK entries].
+
+    Blocks are so small that a core's cache holds what is computed from them. No tensors, no blocks.
+    """
+    flat = [[tensor.flatten() for tensor in row] for row in rows]
+    pieces: list[tuple[int, int, int]] = []
+    room = BLOCK
+    for number, tensor in enumerate(flat[0]):
+        start = 0
+        while start < len(tensor):
+            stop = min(len(tensor), start + room)
+            pieces.append((number, start, stop))
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield _joined(flat, pieces)
+                pieces, room = [], BLOCK
+    if pieces:
+        yield _joined(flat, pieces)
+
+
+def _joined(flat: Sequence[Sequence[Tensor]], pieces: Sequence[tuple[int, int, int]]) -> Tensor:
+    return torch.stack([torch.cat([row[number][start:stop] for number, start, stop in pieces]) for row in flat])
 
 
 def zico(model: nn.Module, probe: Probe) -> float:
     """The score over all batches of the probe, at least two. Raises ProxyUndefined where no gradient varies."""
     model.train()
     by_batch = [weight_gradients(model, batch, probe.loss) for batch in probe.batches]
-    logs = []
-    for layer in zip(*by_batch, strict=True):
-        gradients = [gradient for gradient in layer if gradient is not None]
-        if len(gradients) < len(by_batch):
-            continue
-        stacked = torch.stack(gradients)
-        deviation = stacked.std(dim=0, correction=0)
-        size = stacked.abs().mean(dim=0)
-        ratio = float((size / deviation).where(deviation > 0, 0.0).sum(dtype=torch.float64))
-        if ratio > 0.0:
-            logs.append(math.log(ratio))
-    if not logs:
-        raise ProxyUndefined("no gradient varies from batch to batch")
-    return math.fsum(logs)
+    layers = [layer for layer in zip(*by_batch, strict=True) if all(gradient is not None for gradient in layer)]
+    steadiness = SteadinessSum([layer[0].numel() for layer in layers])
+    for block in blocks(list(zip(*layers, strict=True))):
+        steadiness.add(block)
+    return steadiness.result().log_ratios
 
 
 PROXY = Proxy(

@@ -23,6 +23,20 @@ class Infeasible:
     reason: str
 
 
+class TermScore(float):
+    """A score with the terms it was made of, by name, for the record; searches see a plain number."""
+
+    terms: dict[str, float]
+
+    def __new__(cls, value: float, terms: dict[str, float]) -> TermScore:
+        score = super().__new__(cls, value)
+        score.terms = terms
+        return score
+
+    def __getnewargs__(self) -> tuple[float, dict[str, float]]:  # type: ignore[override]
+        return float(self), self.terms
+
+
 Score = float | Infeasible
 
 

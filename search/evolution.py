@@ -19,15 +19,15 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from deap import base, tools
 
 from subshot.search.evaluator import Evaluator, Score
 from subshot.search.history import EMPTY_DIGEST, Candidate, History, Proposal, chained, scored
-from subshot.search.sampling import LegalSampler
-from subshot.supernet.space import Genotype, SearchSpace, cardinality, crossover, enumerate_genotypes, mutate
+from subshot.search.sampling import Sampler
+from subshot.supernet.space import Genotype, SearchSpace, cardinality, crossover, enumerate_genotypes
 
 _ENUMERABLE = 100_000
 _DRAWS_IN_VAIN = 2_000
@@ -42,8 +42,11 @@ class EvolutionConfig:
     sample: int = 10  # of which a parent is the best
     children: int = 20  # proposals in one generation
     mutations: float = 1.0  # decisions that change in a child, on average
+    schedule: Literal["heavy_tailed", "falling"] = "heavy_tailed"  # heavy_tailed: now and then many times as many, see
+    # `strength`; falling: NASRec's, from `mutations` of them to 1 in equal stretches of the budget
     crossover: float = 0.5  # probability that a child has two parents
     best: int = 10  # kept in the hall of fame
+    controls: int = 3  # random networks of the winner's cost, drawn at the end, to be retrained beside it
     patience: int = 1_000  # candidates without a better one, after which the population starts afresh
     retries: int = 200  # attempts at a legal, unseen child before a fresh draw
 
@@ -132,7 +135,7 @@ def init(seed: int) -> State:
     return State(seed)
 
 
-def ask(config: EvolutionConfig, sampler: LegalSampler, state: State) -> list[Proposal]:
+def ask(config: EvolutionConfig, sampler: Sampler, state: State) -> list[Proposal]:
     """The next proposals: legal, canonical, all different, none scored before.
 
     Fresh draws until the population is full, then children. Empty when the search is over: the budget is spent, or
@@ -194,7 +197,7 @@ def recorded(
     )
 
 
-def why_finished(config: EvolutionConfig, sampler: LegalSampler, state: State) -> str:
+def why_finished(config: EvolutionConfig, sampler: Sampler, state: State) -> str:
     """One sentence on why `ask` returned nothing."""
     if state.evaluated >= config.budget:
         return f"the budget of {config.budget:,} candidates is spent"
@@ -235,8 +238,21 @@ def strength(space: SearchSpace, rng: random.Random) -> int:
     return min(int(1.0 / (1.0 - rng.random())), max(1, len(space.decisions) // 2))
 
 
+def changes(config: EvolutionConfig, space: SearchSpace, evaluated: int, rng: random.Random) -> float:
+    """How many settings of a child are to be drawn anew.
+
+    falling: (total - g) (mutations - 1) // total + 1 in generation g of `total` after the first population; with
+    mutations 6 and 240 generations, NASRec's (240 - g) // 48 + 1.
+    """
+    if config.schedule == "heavy_tailed":
+        return config.mutations * strength(space, rng)
+    total = max(1, (config.budget - config.population) // config.children)
+    generation = max(0, evaluated - config.population) // config.children
+    return float((total - generation) * (round(config.mutations) - 1) // total + 1)
+
+
 def fresh(
-    sampler: LegalSampler, history: History, rng: random.Random, n: int, exclude: Iterable[Genotype] = ()
+    sampler: Sampler, history: History, rng: random.Random, n: int, exclude: Iterable[Genotype] = ()
 ) -> list[Genotype]:
     """Up to `n` different legal genotypes, neither in the history nor excluded; fewer only when there are no more.
 
@@ -262,26 +278,25 @@ def fresh(
     return found
 
 
-def _toolbox(config: EvolutionConfig, sampler: LegalSampler, rng: random.Random) -> base.Toolbox:
+def _toolbox(config: EvolutionConfig, sampler: Sampler, rng: random.Random) -> base.Toolbox:
     """DEAP's table of operators: `select` a parent from a sample, `mate` two genotypes, `mutate` one."""
     toolbox = base.Toolbox()
     toolbox.register("sample", rng.sample, k=config.sample)
     toolbox.register("select", tools.selBest, k=1)
     toolbox.register("mate", crossover, sampler.space, rng=rng)
-    toolbox.register("mutate", mutate, sampler.space, rng=rng)
+    toolbox.register("mutate", sampler.mutate, rng=rng)
     return toolbox
 
 
 def _child(
     config: EvolutionConfig,
-    sampler: LegalSampler,
+    sampler: Sampler,
     state: State,
     toolbox: base.Toolbox,
     rng: random.Random,
     proposed: dict[Genotype, Proposal],
 ) -> Proposal | None:
     """A legal child that was neither scored nor proposed before, or None when `retries` attempts made none."""
-    rate = mutation_rate(sampler.space, config.mutations)
     for _ in range(config.retries):
         (first,) = toolbox.select(toolbox.sample(state.population))
         genotype = first.genotype
@@ -290,13 +305,13 @@ def _child(
             (second,) = toolbox.select(toolbox.sample(state.population))
             if second.index != first.index:
                 parents, genotype = (first.index, second.index), toolbox.mate(genotype, second.genotype)
-        genotype = toolbox.mutate(genotype, rate=min(1.0, rate * strength(sampler.space, rng)))
+        genotype = toolbox.mutate(genotype, changes=changes(config, sampler.space, state.evaluated, rng))
         if genotype not in proposed and not state.history.has(genotype) and sampler.is_legal(genotype):
             return Proposal(genotype, parents)
     return None
 
 
-def run_to_end(config: EvolutionConfig, sampler: LegalSampler, state: State, evaluator: Evaluator) -> State:
+def run_to_end(config: EvolutionConfig, sampler: Sampler, state: State, evaluator: Evaluator) -> State:
     """Ask, evaluate, tell until nothing is proposed: the loop without progress, logs or checkpoints."""
     while proposals := ask(config, sampler, state):
         state = tell(config, state, proposals, evaluator.evaluate([proposal.genotype for proposal in proposals]))

@@ -16,21 +16,42 @@ network with two genotypes is drawn twice as often. Counts are float64, so proba
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subshot.search.lattice import Lattice, exact_lattice, rounded_lattice
 from subshot.search.objectives import Constraint, ImpossibleLimit, Limit, why_illegal, within
-from subshot.supernet.space import Genotype, SearchSpace
+from subshot.supernet.space import Genotype, SearchSpace, mutate
 
 _BINS = 1 << 14
 _EXACT_BINS = 1 << 17
 _LEAST_TRIES = 200_000
 _TRIES_PER_DRAW = 1_000
 _LARGEST_BATCH = 1 << 14
+
+
+class Sampler(Protocol):
+    """Where a search gets its genotypes from: `LegalSampler` here, `RejectionSampler` where costs are no sums."""
+
+    @property
+    def space(self) -> SearchSpace: ...
+
+    def is_legal(self, genotype: Genotype) -> bool: ...
+
+    def draw(self, rng: np.random.Generator, n: int) -> list[Genotype]:
+        """`n` canonical legal genotypes. Raises ImpossibleLimit where there are none."""
+        ...
+
+    def mutate(self, genotype: Genotype, rng: random.Random, changes: float) -> Genotype:
+        """A canonical genotype with about `changes` settings drawn anew; it may be illegal."""
+        ...
+
+    def legal_fraction(self, rng: np.random.Generator) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -95,6 +116,11 @@ class LegalSampler:
                 if len(found) < n and self.space.why_invalid(genotype) is None:
                     found.append(self.space.canonical(genotype))
         return found
+
+    def mutate(self, genotype: Genotype, rng: random.Random, changes: float) -> Genotype:
+        """A canonical genotype, each of its open decisions changed with the same probability: `changes` on average."""
+        open_decisions = int((self._choices > 1).sum())
+        return mutate(self.space, genotype, rng, min(1.0, changes / max(1, open_decisions)))
 
     def legal_fraction(self, rng: np.random.Generator, draws: int = 4096) -> float:
         """The part of all genotypes that is legal: counted for the tightest limit, the rest estimated from `draws`.

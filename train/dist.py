@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -79,23 +79,58 @@ def sum_counts(counts: Sequence[int], world: World) -> list[int]:
     return [int(count) for count in total]
 
 
-def ordered_mean(rows: Tensor, num_shards: int, world: World) -> Tensor:
-    """The mean over all virtual shards, added up in shard order on every rank: the same bits on any number of ranks.
+def ordered_means(
+    rows: Sequence[Sequence[Tensor]], like: Sequence[Tensor], num_shards: int, world: World
+) -> list[Tensor]:
+    """Means over all virtual shards, added up in shard order on every rank: the same bits on any number of ranks.
 
-    rows: [shards of this rank, elements], where rank r holds shards r, r + size, r + 2 size, ... Returns [elements].
-    Costs num_shards / size times the communication of a plain all-reduce.
+    rows: one a shard of this rank, which holds shards r, r + size, r + 2 size, ...; each has one tensor a quantity.
+    like: tensors of the quantities' shapes, for a rank without a shard. Several ranks cost num_shards / size times the
+    communication of a plain all-reduce, and copies; one process adds in place.
     """
+    if world.size == 1:
+        assert len(rows) == num_shards, "every virtual shard has one row"
+        if num_shards == 1:
+            return list(rows[0])
+        totals = [part.clone() for part in rows[0]]
+        for row in rows[1:]:
+            for total, part in zip(totals, row, strict=True):
+                total += part
+        return [total / num_shards for total in totals]
+    sizes = [part.numel() for part in like]
+    padded = torch.zeros(-(-num_shards // world.size), sum(sizes), device=world.device)
+    for place, row in enumerate(rows):
+        torch.cat([part.flatten() for part in row], out=padded[place])
+    gathered = [torch.empty_like(padded) for _ in range(world.size)]
+    distributed.all_gather(gathered, padded)
+    mean = gathered[0][0].clone()
+    for shard in range(1, num_shards):
+        mean += gathered[shard % world.size][shard // world.size]
+    mean /= num_shards
+    return [part.view(shape.shape) for part, shape in zip(mean.split(sizes), like, strict=True)]
+
+
+def gather_rows(rows: Tensor, world: World) -> list[Tensor]:
+    """Every rank's tensor [n, ...], in order of rank, on every rank; n may differ between ranks and be 0."""
+    if world.size == 1:
+        return [rows]
+    count = torch.tensor([len(rows)], device=rows.device)
+    counts = [torch.empty_like(count) for _ in range(world.size)]
+    distributed.all_gather(counts, count)
+    padded = rows.new_zeros(int(max(counts)), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in range(world.size)]
+    distributed.all_gather(gathered, padded)
+    return [part[: int(number)] for part, number in zip(gathered, counts, strict=True)]
+
+
+def broadcast(value: Tensor, source: int, world: World) -> None:
+    """Rank `source`'s tensor, written into the others' of the same shape and type."""
     if world.size > 1:
-        per_rank = -(-num_shards // world.size)
-        padded = rows.new_zeros(per_rank, rows.shape[1])
-        padded[: len(rows)] = rows
-        gathered = [torch.empty_like(padded) for _ in range(world.size)]
-        distributed.all_gather(gathered, padded)
-        shards = [gathered[shard % world.size][shard // world.size] for shard in range(num_shards)]
-    else:
-        shards = list(rows)
-    assert len(shards) == num_shards, "every virtual shard has one row"
-    total = shards[0].clone()
-    for shard in shards[1:]:
-        total += shard
-    return total / num_shards
+        distributed.broadcast(value, source)
+
+
+def process_group(world: World) -> Any:
+    """The group of all ranks, for torchrec, which asks for it."""
+    assert world.size > 1, "one process alone has no group"
+    return distributed.group.WORLD

@@ -15,22 +15,37 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from subshot.train.dist import World, ordered_mean
+from subshot.train.dist import World, ordered_means
 from subshot.train.recipe import Recipe, learning_rate_at
-from subshot.train.task import Task
+from subshot.train.task import Front, Task
 
 Shards = list[tuple[int, Any]]
 
 
 class TrainBatches(Protocol):
-    """What the loop asks of a loader; see subshot.data.imagenet.TrainLoader."""
+    """What the loop asks of a loader; see TrainLoader in subshot.data.imagenet, ClickLoader in subshot.data.clicks."""
 
     @property
     def steps_per_epoch(self) -> int: ...
 
     def batches(self, epoch: int, start_step: int = 0) -> Iterator[Shards]: ...
+
+
+class Optimizer(Protocol):
+    """What the loop asks of an optimiser: torch's, or `SlicedAdagrad` for paths that are views of a supernet."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
+
+    def step(self) -> Any: ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class StepResult:
 
 def fit(
     model_at: Callable[[int], nn.Module],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     loader: TrainBatches,
     recipe: Recipe,
     task: Task,
@@ -80,7 +95,7 @@ def fit(
 
 def train_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     shards: Shards,
     recipe: Recipe,
     task: Task,
@@ -96,38 +111,54 @@ def train_step(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()] if _tracks(model) else []
     before = [buffer.clone() for buffer in statistics]
-    counters = [buffer for buffer in model.buffers() if not buffer.is_floating_point()]
+    counters = [count for name, count in model.named_buffers() if name.endswith("num_batches_tracked")]
     counted = [buffer + 1 for buffer in counters]
     autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    rows = []
-    for shard, batch in shards:
+    inputs, leaves = task.front.open([batch for _, batch in shards])
+    rows, leaf_gradients = [], []
+    for place, (shard, batch) in enumerate(shards):
         for buffer, value in zip(statistics, before, strict=True):
             buffer.copy_(value)
         with autocast, seeded(noise * num_shards + shard, world.device):
-            logits = model(task.inputs(batch)).float()
+            logits = model(inputs[place]).float()
             loss = task.loss(logits, batch)
-        gradients = torch.autograd.grad(loss, parameters)
+        leaf = leaves[place : place + 1]
+        gradients = torch.autograd.grad(loss, [*parameters, *leaf])
+        leaf_gradients += [gradient / num_shards for gradient in gradients[len(parameters) :]]
         correct = task.correct(logits.detach(), batch) / task.size(batch)
-        parts = [loss.detach().reshape(1), correct.reshape(1).float(), *gradients, *statistics]
-        rows.append(torch.cat([part.flatten() for part in parts]))
-    elements = 2 + sum(p.numel() for p in parameters) + sum(b.numel() for b in statistics)
-    stacked = torch.stack(rows) if rows else torch.zeros(0, elements, device=world.device)
-    mean = ordered_mean(stacked, num_shards, world)
-    loss_value, accuracy = mean[:2].tolist()
+        moved = [gradient.contiguous() for gradient in gradients[: len(parameters)]]
+        rows.append([loss.detach(), correct.float(), *moved, *(buffer.clone() for buffer in statistics)])
+    like = [torch.zeros((), device=world.device)] * 2 + parameters + statistics
+    mean = ordered_means(rows, like, num_shards, world)
+    loss_value, accuracy = float(mean[0]), float(mean[1])
     if not math.isfinite(loss_value):
         raise FloatingPointError(f"the training loss is {loss_value}; lower the learning rate or look for bad inputs")
     optimizer.zero_grad(set_to_none=True)
-    parts = mean[2:].split([part.numel() for part in (*parameters, *statistics)])
-    for parameter, gradient in zip(parameters, parts, strict=False):
-        parameter.grad = gradient.view_as(parameter)
-    for buffer, value in zip(statistics, parts[len(parameters) :], strict=True):
-        buffer.copy_(value.view_as(buffer))
+    for parameter, gradient in zip(parameters, mean[2:], strict=False):
+        parameter.grad = gradient
+    for buffer, value in zip(statistics, mean[2 + len(parameters) :], strict=True):
+        buffer.copy_(value)
     for counter, count in zip(counters, counted, strict=True):
         counter.copy_(count)  # num_batches_tracked counts steps, not shards, which differ with the number of ranks
     if recipe.clip_norm:
-        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        leaf_gradients = _clip(parameters, leaf_gradients, task.front, recipe.clip_norm)
     optimizer.step()
+    task.front.learn(leaf_gradients, optimizer.param_groups[0]["lr"])
     return loss_value, accuracy
+
+
+def _clip(parameters: list[nn.Parameter], leaf_gradients: list[Tensor], front: Front, clip_norm: float) -> list[Tensor]:
+    """Scales all gradients down to one common norm, those of what stands in front of the network included.
+
+    The front's tables learn in their own backward pass, where no clipping function of torch sees their gradients.
+    Returns the scaled gradients of the leaves.
+    """
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if leaf_gradients:
+        norm = torch.sqrt(norm**2 + front.square_norm(leaf_gradients))
+    nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
+    scale = torch.clamp(clip_norm / (norm + 1e-6), max=1.0)
+    return [gradient * scale for gradient in leaf_gradients]
 
 
 @contextmanager
@@ -143,12 +174,12 @@ def _tracks(model: nn.Module) -> bool:
     return any(module.momentum != 0.0 for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def checkpoint_state(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def checkpoint_state(step: int, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """What `restore_state` needs to go on after `step` steps: every weight and statistic, and the optimiser."""
     return {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
 
-def restore_state(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def restore_state(state: dict[str, Any], model: nn.Module, optimizer: Optimizer) -> int:
     """Puts a checkpoint back; returns the number of steps that are done."""
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])

@@ -21,11 +21,13 @@ class Recipe:
     """Passes over the training images; 0 leaves the weights at their initialisation."""
     learning_rate: float
     """The peak; it is reached after `warmup_epochs` and falls to 0 at the end, so a shorter run rescales the decay."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adagrad"] = "sgd"
     schedule: Literal["linear", "cosine"] = "linear"
     warmup_epochs: float = 0.0
     momentum: float = 0.9
     """Of SGD; Adam has its usual 0.9 and 0.999."""
+    eps: float = 1e-2
+    """Added to the root in Adagrad; NASRec's value."""
     weight_decay: float = 4e-5
     """On weights of convolutions and on the classifier; never on BatchNorm."""
     label_smoothing: float = 0.1
@@ -64,4 +66,6 @@ def make_optimizer(model: nn.Module, parameters: list[nn.Parameter], recipe: Rec
     groups = parameter_groups(model, parameters, recipe.weight_decay)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.learning_rate)
+    if recipe.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, lr=recipe.learning_rate, eps=recipe.eps)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)

@@ -52,6 +52,11 @@ class RunDir:
         return self.root / "paths.jsonl"
 
     @property
+    def score_json(self) -> Path:
+        """What a score was standardised with."""
+        return self.root / "score.json"
+
+    @property
     def indicators_json(self) -> Path:
         return self.root / "indicators.json"
 
@@ -82,6 +87,20 @@ class RunDir:
     @property
     def manifest_json(self) -> Path:
         return self.root / "manifest.json"
+
+    def trial_json(self, name: str) -> Path:
+        """One training of a network of a CTR run: its settings and its metrics on validation, and on test if it was
+        tested."""
+        return self.root / "trials" / f"{name}.json"
+
+    def trial_logits(self, name: str) -> Path:
+        """Test logits of a trial, for paired comparisons."""
+        return self.root / "trials" / f"{name}.npz"
+
+    @property
+    def comparison_json(self) -> Path:
+        """The tested networks of a CTR run beside one another."""
+        return self.root / "comparison.json"
 
     @property
     def winners(self) -> Path:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from subshot.launch.config import LimitsConfig
 from subshot.launch.explore import exact_optimum, grouped_additive, same_cost_networks
+from subshot.launch.presets import PRESETS
+from subshot.launch.vision_domain import VisionNetworks
 from subshot.search.objectives import Constraint, Limit
 from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.space import Additive
@@ -42,7 +46,9 @@ def test_grouping_leaves_the_sum_as_it_is() -> None:
 
 def test_controls_cost_what_the_winner_costs() -> None:
     winner = CANONICAL[2000]
-    controls = same_cost_networks(SPACE, winner, seed=0)
+    networks = VisionNetworks(replace(PRESETS["digits"](), limits=LimitsConfig()), 10)
+    assert networks.space == SPACE
+    controls = same_cost_networks(networks, winner, seed=0, count=3)
     assert len(set(controls)) == 3
     assert winner not in controls
     for control in controls:

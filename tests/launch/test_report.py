@@ -12,19 +12,18 @@ import torch
 
 from subshot.launch.cli import RunLog
 from subshot.launch.config import LimitsConfig, SpaceConfig, SupernetConfig, to_json
+from subshot.launch.domain import Scorer
 from subshot.launch.explore import explore
 from subshot.launch.findings import methods
 from subshot.launch.page import table, text
 from subshot.launch.presets import PRESETS
 from subshot.launch.record import read_record, stage_seconds
 from subshot.launch.report import SECTIONS, write_report
-from subshot.launch.scoring import Scorer
-from subshot.launch.search import indicators_record
 from subshot.launch.spectra import measure_spectra
-from subshot.launch.vision import make_constraints, make_space, make_supernet
+from subshot.launch.vision import make_space, make_supernet
+from subshot.launch.vision_domain import VisionNetworks, indicators_record
 from subshot.search.evaluator import AdditiveEvaluator
 from subshot.search.evolution import EvolutionConfig
-from subshot.search.sampling import LegalSampler
 from subshot.supernet import spectrum
 from subshot.supernet.indicators import indicator_score, read_indicators
 from subshot.train.dist import World
@@ -74,7 +73,7 @@ def make_run(tmp_path_factory) -> RunDir:
             log.numbers("warmup", step, {"epoch": 0, "train/loss": 2.5 / step, "gamma_movement": 0.1 * step})
             log.numbers("retrain/1", step, {"epoch": step, "train/loss": 2.0 / step})
             log.numbers("retrain/random-1", step, {"epoch": step, "train/loss": 2.2 / step})
-        explore(config, space, LegalSampler(space, make_constraints(config.limits, space)), scorer, world, run, log)
+        explore(config, VisionNetworks(config, 10), scorer, world, run, log)
     return run
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from subshot.data.digits import write_digits
-from subshot.launch.config import SearchConfig, SupernetConfig
+from subshot.launch.config import SupernetConfig, VisionConfig
+from subshot.launch.domain import Scorer
 from subshot.launch.presets import digits
-from subshot.launch.scoring import Scorer, make_scorer
+from subshot.launch.scoring import make_scorer
 from subshot.launch.vision import Images, make_space, make_supernet, open_images
 from subshot.supernet.base import extract
 from subshot.supernet.network import ChainSupernet
@@ -26,7 +27,7 @@ GENOTYPES = [(1, 0, 2, 1, 0, 0, 2, 1), (2, 2, 1, 0, 0, 1, 0, 0), (0, 1, 1, 2, 1,
 
 
 @pytest.fixture(scope="module")
-def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchConfig, ChainSupernet, Images, RunDir]:
+def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionConfig, ChainSupernet, Images, RunDir]:
     folder = tmp_path_factory.mktemp("scoring")
     preset = digits()
     config = replace(
@@ -45,7 +46,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchConfig, Cha
     return config, make_supernet(config.supernet, space, 0, WORLD.device), images, run
 
 
-def scorer_of(setting: tuple[SearchConfig, ChainSupernet, Images, RunDir], **score: str) -> Scorer:
+def scorer_of(setting: tuple[VisionConfig, ChainSupernet, Images, RunDir], **score: str) -> Scorer:
     config, supernet, images, run = setting
     changed = replace(config, score=replace(config.score, **score))  # type: ignore[arg-type]
     return make_scorer(changed, supernet, images, WORLD, run)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from subshot.launch import search
-from subshot.launch.config import SearchConfig, differences, from_json, to_json
+from subshot.launch.config import VisionConfig, differences, from_json, to_json
 from subshot.launch.presets import PRESETS
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
@@ -162,18 +162,18 @@ def test_a_run_is_never_overwritten(
 def test_presets_survive_json(name: str) -> None:
     preset = PRESETS[name]()
     assert preset.preset == name
-    assert from_json(SearchConfig, json.loads(json.dumps(to_json(preset)))) == preset
+    assert from_json(VisionConfig, json.loads(json.dumps(to_json(preset)))) == preset
 
 
 def test_json_of_another_version_is_refused_by_field() -> None:
     record = to_json(PRESETS["digits"]())
     record["space"]["depth"] = 3
     with pytest.raises(ValueError, match=r"config\.space.*depth"):
-        from_json(SearchConfig, record)
+        from_json(VisionConfig, record)
     record = to_json(PRESETS["digits"]())
     record["seed"] = "zero"
     with pytest.raises(ValueError, match=r"config\.seed is 'zero'; it must be of type int"):
-        from_json(SearchConfig, record)
+        from_json(VisionConfig, record)
 
 
 def test_differences_name_the_fields() -> None:

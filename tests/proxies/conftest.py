@@ -1,4 +1,4 @@
-"""The small network with exact reference values."""
+"""The small network with exact reference values, and one for clicks."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from subshot.proxies.base import Probe
 
@@ -44,6 +45,40 @@ class Residual(nn.Module):
         x = self.unit(self.unit(x, "dw_"), "pw_")
         out: Tensor = self.fc(x.mean(dim=(2, 3)))
         return out
+
+
+class ClickNet(nn.Module):
+    """(dense [N, 3], embedded [N, 2, 4]) to logits [N], in two layers; a third is built and never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.unused = nn.Linear(11, 5), nn.Linear(5, 1), nn.Linear(5, 5)
+
+    def forward(self, inputs: tuple[Tensor, Tensor]) -> Tensor:
+        dense, embedded = inputs
+        hidden = F.relu(self.first(torch.cat((dense, embedded.flatten(1)), dim=1)))
+        logits: Tensor = self.last(hidden).squeeze(1)
+        return logits
+
+
+@pytest.fixture
+def click_net() -> ClickNet:
+    torch.manual_seed(3)
+    return ClickNet()
+
+
+@pytest.fixture
+def click_probe() -> Probe:
+    """Four batches of 16 clicks for a `ClickNet`."""
+    generator = torch.Generator().manual_seed(4)
+    batches = tuple(
+        (
+            (torch.randn(16, 3, generator=generator), torch.randn(16, 2, 4, generator=generator)),
+            torch.randint(2, (16,), generator=generator).float(),
+        )
+        for _ in range(4)
+    )
+    return Probe(batches, loss=F.binary_cross_entropy_with_logits)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from subshot.supernet.network import build_network
-from subshot.train.dist import World, barrier, gather_objects, joined_world, ordered_mean, sum_counts
+from subshot.train.dist import World, barrier, gather_objects, joined_world, ordered_means, sum_counts
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import fit
 from subshot.train.paths import path_at
@@ -51,7 +51,8 @@ def results(world: World) -> dict[str, object]:
     validation = [fixtures.RandomShards().shard(9, 0, number) for number in range(world.rank, 7, world.size)]
     accuracy, examples = evaluate_accuracy(network, validation, task, world)
     rows = torch.randn(7, 1000, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-3, 4)[:, None]
-    mean = ordered_mean(rows[world.rank :: world.size], 7, world)
+    mine = [[row] for row in rows[world.rank :: world.size]]
+    (mean,) = ordered_means(mine, [rows[0]], 7, world)
     barrier(world)
     return {
         "losses": losses,

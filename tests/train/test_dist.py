@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from subshot.train.dist import World, barrier, gather_objects, joined_world, ordered_mean, sum_counts
+from subshot.train.dist import World, barrier, gather_objects, joined_world, ordered_means, sum_counts
 
 SCRIPT = Path(__file__).with_name("ranks.py")
 
@@ -53,11 +53,12 @@ def test_one_process_without_torchrun(monkeypatch) -> None:
     assert not World(1, 2, torch.device("cpu")).is_main
 
 
-def test_ordered_mean_adds_in_shard_order(one_process) -> None:
+def test_ordered_means_add_in_shard_order(one_process) -> None:
     rows = torch.tensor([[1e8], [1.0], [-1e8], [1.0]])
     total = torch.tensor([0.0])
     for row in rows:
         total = total + row
-    assert torch.equal(ordered_mean(rows, 4, one_process), total / 4)
+    shards = [[row] for row in rows]
+    assert torch.equal(ordered_means(shards, [rows[0]], 4, one_process)[0], total / 4)
     with pytest.raises(AssertionError):
-        ordered_mean(rows, 5, one_process)
+        ordered_means(shards, [rows[0]], 5, one_process)

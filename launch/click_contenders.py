@@ -1,0 +1,86 @@
+"""The networks that a CTR run trains from scratch beside one another, and the trainings of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from subshot.supernet.ctr_baselines import BASELINES, build_baseline, table_dim
+from subshot.supernet.nasrec import NasrecSpace
+from subshot.supernet.nasrec_network import build_nasrec
+from subshot.supernet.nasrec_published import published_winner
+from subshot.supernet.space import Genotype, validated
+
+Role = Literal["winner", "control", "baseline"]
+PUBLISHED = "nasrec"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network. genotype: None for baselines, whose name says what they are. score: what the search gave it."""
+
+    name: str
+    role: Role
+    genotype: Genotype | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training. tested: on all training and validation rows, and then the test split is looked at, once."""
+
+    contender: Contender
+    learning_rate: float
+    seed: int
+    tested: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.contender.name}-lr{self.learning_rate:g}-seed{self.seed}{'-tested' if self.tested else ''}"
+
+
+def searched(summary: dict[str, Any], top: int, controls: int) -> tuple[list[Contender], list[Contender]]:
+    """(the best by score, best first; random networks of the first one's cost)."""
+    best = [
+        Contender(f"rank-{rank}", "winner", tuple(found["genotype"]), found["score"])
+        for rank, found in enumerate(summary["best"][:top], start=1)
+    ]
+    drawn = [
+        Contender(f"random-{number}", "control", tuple(found["genotype"]))
+        for number, found in enumerate(summary["controls"][:controls], start=1)
+    ]
+    return best, drawn
+
+
+def baselines(names: tuple[str, ...], space: NasrecSpace, dataset: str) -> list[Contender]:
+    """The named ones; `nasrec` is left out where nothing was published for this data set and space.
+
+    Raises ValueError for a name that there is not.
+    """
+    found = []
+    for name in names:
+        if name == PUBLISHED:
+            genotype = published_winner(space, dataset)
+            if genotype is not None:
+                found.append(Contender(PUBLISHED, "baseline", genotype))
+        elif name in BASELINES:
+            found.append(Contender(name, "baseline"))
+        else:
+            allowed = ", ".join([*BASELINES, PUBLISHED])
+            raise ValueError(f"retrain.baselines: there is no baseline {name!r}; allowed: {allowed}")
+    return found
+
+
+def build(contender: Contender, space: NasrecSpace, seed: int) -> tuple[nn.Module, int]:
+    """(the network, initialised from the seed; how many numbers a category's embedding must have for it)."""
+    generator = torch.Generator().manual_seed(seed)
+    if contender.genotype is None:
+        network = build_baseline(
+            contender.name, space.dense_features, space.sparse_fields, generator, space.embedding_dim
+        )
+        return network, table_dim(contender.name, space.embedding_dim)
+    genotype = validated(space, contender.genotype)
+    return build_nasrec(space.decode(genotype), generator), space.embedding_dim

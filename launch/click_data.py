@@ -1,0 +1,76 @@
+"""The clicks of a CTR run: a folder that launch/prepare.py wrote, or for the demo a synthetic log, made and prepared
+here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from subshot.data.clicks import ClickSplit, PreparedClicks, open_clicks
+from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
+from subshot.data.synthetic_clicks import write_synthetic_log
+from subshot.launch.click_config import ClickConfig
+from subshot.train.dist import World, barrier
+
+DEMO_FOLDER = Path("runs/data/clicks")
+DEMO_ROWS = 200_000
+DEMO_SEED = 0
+DEMO_TABLE_ROWS = 50_000
+"""Far more than any field of the synthetic log has values, so that few collide."""
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class ClickData:
+    """The splits of a run. train and val drive the search; test is looked at once, at the end."""
+
+    prepared: PreparedClicks
+
+    @property
+    def dense_fields(self) -> tuple[str, ...]:
+        return self.prepared.dense_fields
+
+    @property
+    def fields(self) -> list[tuple[str, int]]:
+        """(name, cardinality) of the categorical fields."""
+        return [(field.name, field.cardinality) for field in self.prepared.categorical_fields]
+
+    def split(self, name: str) -> ClickSplit:
+        splits = {"train": self.prepared.train, "val": self.prepared.val, "test": self.prepared.test}
+        return splits[name]
+
+    @property
+    def summary(self) -> str:
+        sizes = ", ".join(f"{len(self.split(name)):,} {name}" for name in SPLITS)
+        rate = self.split("train").base_rate
+        synthetic = "SYNTHETIC " if self.prepared.synthetic else ""
+        return (
+            f"clicks: {synthetic}{self.prepared.dataset}, protocol {self.prepared.protocol}; rows: {sizes}; "
+            f"{len(self.dense_fields)} dense and {len(self.fields)} categorical fields; base rate {rate:.4f}"
+        )
+
+    def preprocessing(self, max_rows: int) -> dict[str, Any]:
+        """What a served model must do to a raw row: the manifest, and the cap on table rows."""
+        manifest = json.loads((self.prepared.root / "manifest.json").read_text(encoding="utf-8"))
+        return {"max_rows_per_table": max_rows} | {name: manifest[name] for name in manifest if name != "splits"}
+
+
+def open_click_data(config: ClickConfig, world: World) -> ClickData:
+    """Raises DataError where the folder is not one that launch/prepare.py wrote, ValueError where none is given."""
+    if config.data is not None:
+        return ClickData(open_clicks(config.data))
+    if config.preset != "clicks":
+        raise ValueError(
+            f"the preset {config.preset} needs clicks: add --data FOLDER, one that launch/prepare.py wrote "
+            f"(python launch/prepare.py {config.preset.rsplit('-', 1)[-1]} RAW FOLDER)"
+        )
+    folder = DEMO_FOLDER / "prepared"
+    if world.is_main:
+        raw = DEMO_FOLDER / "synthetic.tsv"
+        if not raw.is_file():
+            write_synthetic_log(raw, DEMO_ROWS, DEMO_SEED)
+        prepare_clicks("criteo", raw, folder, PrepareOptions(max_rows_per_table=DEMO_TABLE_ROWS))
+    barrier(world)
+    return ClickData(open_clicks(folder))

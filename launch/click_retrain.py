@@ -1,0 +1,233 @@
+"""Retraining of a CTR run: validation chooses among the best of the search, every finalist is tuned over the same grid
+of learning rates, and the test split is looked at once for each finalist and seed.
+
+    1. the `top` best by score and `controls` random networks of the winner's cost, once each at the recipe's rate;
+       the validation split chooses one of either
+    2. those two and every baseline over the grid of learning rates; the validation split chooses each one's rate
+    3. each at its rate, `seeds` times on training and validation rows together, tested
+
+Trainings are dealt out among the processes; each runs in one of them. Finished ones are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from subshot.data.clicks import ClickEvalLoader
+from subshot.launch.cli import RunLog
+from subshot.launch.click_config import ClickConfig
+from subshot.launch.click_contenders import Contender, Trial, baselines, searched
+from subshot.launch.click_data import ClickData
+from subshot.launch.click_trials import finished, keep, train, val_log_loss
+from subshot.launch.click_winner import write_click_winner
+from subshot.launch.domain import RetrainPlan
+from subshot.supernet.nasrec import NasrecSpace
+from subshot.train.click_metrics import over_seeds, paired_difference
+from subshot.train.dist import World, barrier, gather_objects
+from subshot.train.run_dir import RunDir, read_json, write_json
+
+GOLDEN_ROWS = 16
+COMPARED = ("log_loss", "auc", "normalised_entropy", "ece")
+
+
+def retrain(
+    plan: RetrainPlan, config: ClickConfig, space: NasrecSpace, data: ClickData, world: World, run: RunDir, log: RunLog
+) -> Path:
+    settings = config.retrain
+    top = settings.top if plan.top is None else plan.top
+    controls = settings.controls if plan.controls is None else plan.controls
+    seeds = settings.seeds if plan.seeds is None else plan.seeds
+    best, drawn = searched(read_json(run.summary_json), top, controls)
+    others = baselines(settings.baselines, space, data.prepared.dataset)
+    rate = settings.recipe.learning_rate
+    grid = sorted({*settings.learning_rates, rate})
+    first = [Trial(contender, rate, 0) for contender in (*best, *drawn)]
+    tuned = [Trial(contender, value, 0) for contender in others for value in grid]
+    if world.is_main:
+        write_json(run.manifest_json, [trial.name for trial in (*first, *tuned)])
+    if plan.index is not None:
+        lines = [*first, *tuned]
+        if not 0 <= plan.index < len(lines):
+            raise ValueError(f"--index is {plan.index}; the manifest has lines 0 to {len(lines) - 1}")
+        run_trials([lines[plan.index]], config, space, data, world, run, log)
+        return run.trial_json(lines[plan.index].name)
+    records = run_trials([*first, *tuned], config, space, data, world, run, log)
+    chosen = [chosen_one(group, records, rate) for group in (best, drawn) if group]
+    more = [Trial(contender, value, 0) for contender in chosen for value in grid]
+    records |= run_trials(more, config, space, data, world, run, log)
+    finals: list[Trial] = []
+    for contender in (*chosen, *others):
+        tried = [Trial(contender, value, 0) for value in grid]
+        lowest = min(tried, key=lambda trial: val_log_loss(records[trial.name]))
+        if records[lowest.name]["diverged"] is not None:
+            log.line(f"{contender.name}: diverged at every learning rate of the grid, so it is left out")
+            continue
+        finals += [replace(lowest, seed=seed, tested=True) for seed in range(seeds)]
+    deliverable = Trial(chosen[0], finals[0].learning_rate, 0, tested=True)
+    if finals[0].contender != chosen[0]:
+        raise ValueError("every training of the search's networks diverged; lower retrain.recipe.learning_rate")
+    tested = run_trials(finals, config, space, data, world, run, log, deliverable)
+    if world.is_main:
+        comparison = compare(finals, records, tested, space, run, data)
+        write_json(run.comparison_json, comparison)
+        for line in lines_of(comparison):
+            log.line(line)
+    barrier(world)
+    return run.winner("1").root
+
+
+def chosen_one(group: Sequence[Contender], records: dict[str, dict[str, Any]], rate: float) -> Contender:
+    return min(group, key=lambda contender: val_log_loss(records[Trial(contender, rate, 0).name]))
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    config: ClickConfig,
+    space: NasrecSpace,
+    data: ClickData,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+    deliverable: Trial | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The record of every trial by name. Trials are dealt to the processes; those that are finished are only read.
+
+    deliverable: the trial whose network is handed over; its folder is written before its record.
+    """
+    missing = [trial for trial in trials if finished(trial, config, data, run) is None]
+    (missing, *_) = gather_objects(missing, world)  # another process may see the first results already
+    mine = missing[world.rank :: world.size]
+    for trial in log.progress(mine, len(mine), "training"):
+        trained = train(trial, config, space, data, run, world.device)
+        if trial == deliverable and trained.record["diverged"] is None:
+            hand_over(trial, trained.network, trained.tables, trained.record, config, space, data, run)
+        keep(trial, trained, run)
+        log.line(f"{trial.name}: {shown_loss(trained.record)}")
+    barrier(world)
+    records = {}
+    for trial in trials:
+        record = finished(trial, config, data, run)
+        assert record is not None, "every trial has run on some process"
+        records[trial.name] = record
+        if trial in missing and trial not in mine:
+            log.line(f"{trial.name}: {shown_loss(record)}")
+    return records
+
+
+def shown_loss(record: dict[str, Any]) -> str:
+    if record["diverged"] is not None:
+        return f"diverged ({record['diverged']})"
+    split = "test" if "test/log_loss" in record else "val"
+    return f"{split} log loss {record[f'{split}/log_loss']['value']:.4f}, AUC {record[f'{split}/auc']['value']:.4f}"
+
+
+def hand_over(
+    trial: Trial,
+    network: torch.nn.Module,
+    tables: Any,
+    record: dict[str, Any],
+    config: ClickConfig,
+    space: NasrecSpace,
+    data: ClickData,
+    run: RunDir,
+) -> None:
+    assert trial.contender.genotype is not None
+    cap = config.retrain.max_rows
+    rows = ClickEvalLoader(data.split("test"), batch_size=GOLDEN_ROWS, max_rows_per_table=cap)
+    (sample,) = islice(rows, 1)
+    genotype = space.canonical(trial.contender.genotype)
+    metrics = record | {"name": "1", "search/score": trial.contender.score}
+    write_click_winner(run.winner("1"), network, tables, space, genotype, data, cap, sample, metrics)
+
+
+def compare(
+    finals: Sequence[Trial],
+    records: dict[str, dict[str, Any]],
+    tested: dict[str, dict[str, Any]],
+    space: NasrecSpace,
+    run: RunDir,
+    data: ClickData,
+) -> dict[str, Any]:
+    """Test metrics of each finalist over its seeds, and the winner's paired differences from the others on the test
+    rows."""
+    rows = []
+    first = finals[0].contender
+    for contender in dict.fromkeys(trial.contender for trial in finals):
+        trials = [trial for trial in finals if trial.contender == contender]
+        found = [tested[trial.name] for trial in trials if tested[trial.name]["diverged"] is None]
+        row: dict[str, Any] = {
+            "name": contender.name,
+            "role": contender.role,
+            "learning_rate": trials[0].learning_rate,
+            "trainings": len(found),
+            "params": found[0]["params"] if found else None,
+            "macs": space.cost(contender.genotype).macs if contender.genotype is not None else None,
+            "val/log_loss": val_log_loss(records[replace(trials[0], seed=0, tested=False).name]),
+        }
+        for metric in COMPARED:
+            row[f"test/{metric}"] = over_trainings([record[f"test/{metric}"] for record in found])
+        if contender != first and found:
+            row["beside_winner"] = beside(trials, [t for t in finals if t.contender == first], tested, run)
+        rows.append(row)
+    split = data.split("test")
+    return {
+        "test_rows": len(split),
+        "base_rate": split.base_rate,
+        "bayes_log_loss": split.bayes_log_loss,
+        "synthetic": data.prepared.synthetic,
+        "networks": rows,
+    }
+
+
+def over_trainings(estimates: list[dict[str, float]]) -> dict[str, Any]:
+    """Mean and spread over seeds; of one training its own interval, over rows."""
+    if len(estimates) > 1:
+        return asdict(over_seeds([estimate["value"] for estimate in estimates]))
+    return {"n": len(estimates), "mean": estimates[0]["value"], "sd": None} | {
+        side: estimates[0][side] for side in ("low", "high")
+    }
+
+
+def beside(theirs: Sequence[Trial], ours: Sequence[Trial], tested: dict[str, Any], run: RunDir) -> dict[str, float]:
+    """The other network's log loss minus the winner's on the same rows (above 0: the winner is better), with its
+    interval over rows; of either the logits are averaged over its trainings."""
+
+    def logits(trials: Sequence[Trial]) -> tuple[Any, Any]:
+        kept = [np.load(run.trial_logits(t.name)) for t in trials if tested[t.name]["diverged"] is None]
+        return torch.from_numpy(np.mean([part["logits"] for part in kept], axis=0)), torch.from_numpy(kept[0]["labels"])
+
+    (other, labels), (winner, _) = logits(theirs), logits(ours)
+    found = paired_difference(other, winner, labels)
+    return {"log_loss": found.log_loss.value, "low": found.log_loss.low, "high": found.log_loss.high}
+
+
+def lines_of(comparison: dict[str, Any]) -> list[str]:
+    """The table that ends a retraining, and in a sentence who is better than whom."""
+    heads = f"{'lr':>6}{'test log loss (mean, 95 % interval)':>44}{'AUC':>9}{'M MACs':>8}{'M params':>9}"
+    lines = [f"{'network':20}{heads}"]
+    for row in comparison["networks"]:
+        loss, auc = row["test/log_loss"], row["test/auc"]
+        interval = f"{loss['mean']:.4f} ({loss['low']:.4f} to {loss['high']:.4f}, {loss['n']} trainings)"
+        macs = f"{row['macs'] / 1e6:8.2f}" if row["macs"] is not None else f"{'':8}"
+        lines.append(
+            f"{row['name']:20}{row['learning_rate']:6g}{interval:>44}{auc['mean']:9.4f}{macs}{row['params'] / 1e6:9.2f}"
+        )
+    if comparison["bayes_log_loss"] is not None:
+        lines.append(f"the least that any model can reach on these rows (Bayes): {comparison['bayes_log_loss']:.4f}")
+    winner = comparison["networks"][0]["name"]
+    for row in comparison["networks"][1:]:
+        if "beside_winner" in row:
+            found = row["beside_winner"]
+            verdict = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "not told apart"
+            lines.append(
+                f"{winner} beside {row['name']}: {found['log_loss']:+.4f} log loss ({found['low']:+.4f} to "
+                f"{found['high']:+.4f}): {verdict}"
+            )
+    return lines

@@ -1,0 +1,198 @@
+"""What scores subnets in a CTR run: SiGeo, ZiCo, the public code's SiGeo, or NASRec's one-shot log loss.
+
+Tables are frozen while subnets are scored, so the batches and their embeddings are made once and every candidate is
+measured on the same ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from subshot.data.clicks import ClickEvalLoader, first_batches
+from subshot.launch.cli import RunLog
+from subshot.launch.click_config import ClickConfig, ClickScoreConfig
+from subshot.launch.click_data import ClickData
+from subshot.launch.domain import Scorer
+from subshot.proxies.base import Probe, ProxyUndefined
+from subshot.proxies.sigeo import SigeoMoments, SigeoTerms, SigeoWeights, combine, moments_of, sigeo_terms
+from subshot.proxies.sigeo_reference import reference_sigeo
+from subshot.search.evaluator import Cached, FunctionEvaluator, Infeasible, Score, Sharded, TermScore
+from subshot.search.sampling import Sampler
+from subshot.supernet.base import Bound
+from subshot.supernet.nasrec_network import Inputs
+from subshot.supernet.nasrec_supernet import NasrecSupernet
+from subshot.supernet.space import Genotype
+from subshot.train.dist import World, gather_objects
+from subshot.train.run_dir import RunDir, write_json
+from subshot.train.tables import Tables
+
+Embedded = tuple[Inputs, Tensor]
+"""((dense, embedded categories), labels) of one batch."""
+
+
+def make_scorer(
+    config: ClickConfig,
+    supernet: NasrecSupernet,
+    tables: Tables,
+    data: ClickData,
+    sampler: Sampler,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> Scorer:
+    """Every process holds the same scorer; candidates are dealt out among them."""
+    score = config.score
+    train = [
+        embedded(batch, tables)
+        for batch in first_batches(
+            data.split("train"),
+            count=score.tune_batches if score.kind == "one_shot" else score.batches,
+            batch_size=config.batches.batch_size,
+            seed=config.seed,
+            max_rows_per_table=config.tables.max_rows,
+        )
+    ]
+    probe = Probe(tuple(train[: score.batches]), F.binary_cross_entropy_with_logits, config.seed)
+    function: Callable[[Genotype], Score]
+    if score.kind == "one_shot":
+        size, cap = config.batches.eval_batch_size, config.tables.max_rows
+        loader = ClickEvalLoader(data.split("val"), batch_size=size, max_rows_per_table=cap)
+        held = [embedded(batch, tables) for batch in loader]
+        held = held[: score.validation_batches or len(held)]
+        function = OneShotLogLoss(supernet, train, held, score)
+        name = f"validation log loss, negated, after {score.tune_steps} steps of the last layer"
+    elif score.kind == "sigeo_reference":
+        function = partial(_reference, supernet, probe)
+        name = f"SiGeo as the public code computes it, on {score.batches} batches"
+    else:
+        log.line(f"measuring {score.population} random networks, over which the terms are standardised")
+        moments = population_moments(supernet, probe, sampler, score.population, config.seed, world)
+        if world.is_main:
+            write_json(run.score_json, asdict(moments))
+        only_zico = SigeoWeights(zico=1.0, fisher_rao=0.0, loss=0.0)
+        all_terms = SigeoWeights(score.zico_weight, score.fisher_rao_weight, score.loss_weight)
+        weights = only_zico if score.kind == "zico" else all_terms
+        function = Sigeo(supernet, probe, moments, weights)
+        name = (
+            f"{score.kind} on {score.batches} batches: {weights.zico:g} z(zico) + {weights.fisher_rao:g} "
+            f"z(log Fisher-Rao) - {weights.loss:g} z(loss), z over {score.population} random networks"
+        )
+    gather = partial(gather_objects, world=world)
+    evaluator = Sharded(
+        FunctionEvaluator(function), world.rank, world.size, gather, lambda g: supernet.space.cost(g).macs
+    )
+    return Scorer(name, Cached(evaluator), None)
+
+
+def embedded(batch: Any, tables: Tables) -> Embedded:
+    with torch.no_grad():
+        return (batch.dense, tables(batch)), batch.labels
+
+
+def population_moments(
+    supernet: NasrecSupernet, probe: Probe, sampler: Sampler, count: int, seed: int, world: World
+) -> SigeoMoments:
+    """Mean and deviation of each term over seeded random networks, the work shared among the processes."""
+    genotypes = sampler.draw(np.random.default_rng([seed, count]), count)
+    mine = []
+    for genotype in genotypes[world.rank :: world.size]:
+        try:
+            mine.append(sigeo_terms(Bound(supernet, genotype), probe))
+        except ProxyUndefined:
+            continue
+    gathered = gather_objects(mine, world)
+    longest = max(len(part) for part in gathered)
+    ordered = [part[turn] for turn in range(longest) for part in gathered if turn < len(part)]
+    if len(ordered) < 2:
+        raise ValueError(
+            f"SiGeo is defined for {len(ordered)} of {count} random networks, so its terms cannot be standardised; "
+            "warm the supernet up (--warmup.fraction) or choose another --score.kind"
+        )
+    return moments_of(ordered)
+
+
+@dataclass(frozen=True)
+class Sigeo:
+    """The weighted, standardised terms of a subnet; higher is better."""
+
+    supernet: NasrecSupernet
+    probe: Probe
+    moments: SigeoMoments
+    weights: SigeoWeights
+
+    def __call__(self, genotype: Genotype) -> Score:
+        try:
+            terms = sigeo_terms(Bound(self.supernet, genotype), self.probe)
+            return TermScore(combine(terms, self.moments, self.weights), logged(terms))
+        except ProxyUndefined as error:
+            return Infeasible(str(error))
+
+
+def logged(terms: SigeoTerms) -> dict[str, float]:
+    """What the history keeps beside the score: each raw term, and what it was taken over. (scored_modules own a weight
+    of two or more dimensions; costs.num_modules counts all with weights.)"""
+    return {
+        "zico": terms.zico,
+        "fisher_rao": terms.fisher_rao,
+        "loss": terms.loss,
+        "scored_modules": terms.num_modules,
+        "skipped_modules": terms.num_skipped,
+        "scored_parameters": terms.num_parameters,
+        "dropped_entries": terms.num_dropped,
+    }
+
+
+def _reference(supernet: NasrecSupernet, probe: Probe, genotype: Genotype) -> Score:
+    try:
+        return reference_sigeo(Bound(supernet, genotype), probe)
+    except ProxyUndefined as error:
+        return Infeasible(str(error))
+
+
+@dataclass(frozen=True)
+class OneShotLogLoss:
+    """NASRec's ranking: inherited weights, the last layer tuned on training batches, then validation log loss.
+
+    Source: NASRec, eval_subnet_from_supernet.py: Adagrad 0.04 for 500 steps of the last layer. What is in front of it
+    is frozen, so its outputs are computed once a batch, and the steps go round `train`. The supernet is not touched.
+    """
+
+    supernet: NasrecSupernet
+    train: Sequence[Embedded]
+    validation: Sequence[Embedded]
+    config: ClickScoreConfig
+
+    def __call__(self, genotype: Genotype) -> Score:
+        network = self.supernet.path(genotype)
+        classifier = copy.deepcopy(network.classifier)
+        seen: list[tuple[Any, ...]] = []
+        hook = network.classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
+        with torch.no_grad():
+            for inputs, _ in (*self.train, *self.validation):
+                network(inputs)
+        hook.remove()
+        labels = [label for _, label in (*self.train, *self.validation)]
+        batches = len(self.train)
+        optimizer = torch.optim.Adagrad(classifier.parameters(), lr=self.config.tune_rate, eps=1e-2)
+        for step in range(self.config.tune_steps):
+            place = step % batches
+            loss = F.binary_cross_entropy_with_logits(classifier(*seen[place]), labels[place])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        total, rows = 0.0, 0
+        with torch.no_grad():
+            for inputs, label in zip(seen[batches:], labels[batches:], strict=True):
+                logits = classifier(*inputs).double()
+                total += float(F.binary_cross_entropy_with_logits(logits, label.double(), reduction="sum"))
+                rows += len(label)
+        return -total / rows

@@ -1,0 +1,141 @@
+"""One training of one CTR network from scratch, and what is kept of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from subshot.data.clicks import ClickEvalLoader, ClickLoader, ClickSplit, concatenated
+from subshot.launch.click_config import ClickConfig
+from subshot.launch.click_contenders import Trial, build
+from subshot.launch.click_data import ClickData
+from subshot.launch.config import differences, to_json
+from subshot.supernet.nasrec import NasrecSpace
+from subshot.train.click_metrics import click_metrics, entropy
+from subshot.train.click_task import click_task
+from subshot.train.dist import World
+from subshot.train.fit import fit
+from subshot.train.recipe import make_optimizer
+from subshot.train.run_dir import RunDir, read_json, replacing, write_json
+from subshot.train.tables import Tables, TablesConfig, build_tables
+
+DIVERGED = 10.0
+"""Times the entropy of the base rate: a training that ends above this has no use."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network, the tables in front of it, and the record that trials/<name>.json keeps."""
+
+    network: nn.Module
+    tables: Tables
+    record: dict[str, Any]
+
+
+def trial_settings(trial: Trial, config: ClickConfig, data: ClickData) -> dict[str, Any]:
+    """What a finished trial must have been made with to be taken as it is."""
+    return {
+        "genotype": to_json(trial.contender.genotype),
+        "learning_rate": trial.learning_rate,
+        "seed": trial.seed,
+        "tested": trial.tested,
+        "recipe": to_json(replace(config.retrain.recipe, learning_rate=trial.learning_rate)),
+        "batch_size": config.retrain.batch_size,
+        "max_rows": config.retrain.max_rows,
+        "table_optimizer": config.tables.optimizer,
+        "data": str(data.prepared.root),
+    }
+
+
+def finished(trial: Trial, config: ClickConfig, data: ClickData, run: RunDir) -> dict[str, Any] | None:
+    """The record of a finished trial. Raises ValueError where it was made with other settings."""
+    path = run.trial_json(trial.name)
+    if not path.is_file():
+        return None
+    record: dict[str, Any] = read_json(path)
+    changed = differences(record["settings"], trial_settings(trial, config, data))
+    if changed:
+        raise ValueError(f"{path} was made with other settings ({'; '.join(changed)}); use the same, or delete it")
+    return record
+
+
+def train(
+    trial: Trial, config: ClickConfig, space: NasrecSpace, data: ClickData, run: RunDir, device: torch.device
+) -> Trained:
+    """Trains in this process alone, for one recipe's length.
+
+    A training that ends with a loss that is not finite, or ten times that of predicting the base rate, has diverged:
+    its record says so, and the other learning rates of the grid go on.
+    """
+    alone = World(0, 1, device)
+    seed = config.seed + 1000 * (trial.seed + 1)
+    network, width = build(trial.contender, space, seed)
+    network.to(device)
+    settings = config.retrain
+    tables_config = TablesConfig(embedding_dim=width, optimizer=config.tables.optimizer, max_rows=settings.max_rows)
+    tables = build_tables(data.fields, tables_config, seed, alone)
+    split = data.split("train")
+    if trial.tested:
+        split = concatenated(split, data.split("val"))
+    cap = settings.max_rows
+    loader = ClickLoader(split, batch_size=settings.batch_size, num_shards=1, seed=seed, max_rows_per_table=cap)
+    recipe = replace(settings.recipe, learning_rate=trial.learning_rate)
+    optimizer = make_optimizer(network, list(network.parameters()), recipe)
+    losses, diverged = [], None
+    try:
+        for result in fit(lambda step: network, optimizer, loader, recipe, click_task(tables), alone, 1, 0, seed):
+            losses.append(result.loss)
+    except FloatingPointError as error:
+        diverged = f"step {len(losses)}: {error}"
+    last = float(np.mean(losses[-50:])) if losses else math.nan
+    if diverged is None and not last < DIVERGED * entropy(split.base_rate):
+        diverged = f"the mean loss of the last steps is {last:.3g}"
+    record: dict[str, Any] = {
+        "name": trial.name,
+        "contender": trial.contender.name,
+        "role": trial.contender.role,
+        "settings": trial_settings(trial, config, data),
+        "params": sum(parameter.numel() for parameter in network.parameters()),
+        "train_rows": len(split),
+        "train/last_losses_mean": last if diverged is None else None,
+        "diverged": diverged,
+    }
+    if diverged is None:
+        looked_at = "test" if trial.tested else "val"
+        logits, labels = predict(network, tables, data.split(looked_at), cap, config.batches.eval_batch_size)
+        metrics = asdict(click_metrics(logits, labels, seed=config.seed))
+        record |= {f"{looked_at}/{name}": value for name, value in metrics.items()}
+        if trial.tested:
+            with replacing(run.trial_logits(trial.name)) as temporary:
+                with temporary.open("wb") as file:
+                    np.savez(file, logits=logits.numpy(), labels=labels.numpy())
+    return Trained(network, tables, record)
+
+
+def keep(trial: Trial, trained: Trained, run: RunDir) -> None:
+    """Writes the record, last of all files: a trial that has it is finished."""
+    write_json(run.trial_json(trial.name), trained.record)
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module, tables: Tables, split: ClickSplit, max_rows: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """(logits, labels) [rows] of a whole split, in its order, on the CPU."""
+    network.eval()
+    logits, labels = [], []
+    for batch in ClickEvalLoader(split, batch_size=batch_size, max_rows_per_table=max_rows):
+        logits.append(network((batch.dense, tables(batch))).cpu())
+        labels.append(batch.labels.cpu())
+    return torch.cat(logits), torch.cat(labels)
+
+
+def val_log_loss(record: dict[str, Any]) -> float:
+    """What networks and learning rates are chosen by; lower is better, infinite for a training that diverged."""
+    estimate = record.get("val/log_loss")
+    return math.inf if estimate is None else float(estimate["value"])

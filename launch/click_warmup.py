@@ -1,0 +1,136 @@
+"""The warm-up stage of a CTR run: trains supernet and tables, stops where it diverges, goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from subshot.data.clicks import ClickLoader
+from subshot.launch.cli import RunLog
+from subshot.launch.click_config import ClickWarmupConfig
+from subshot.supernet.nasrec_supernet import NasrecSupernet
+from subshot.train.click_metrics import entropy
+from subshot.train.click_paths import PathSampling, click_path_at
+from subshot.train.click_task import click_task
+from subshot.train.dist import World, barrier
+from subshot.train.fit import fit
+from subshot.train.run_dir import RunDir, replacing
+from subshot.train.sliced_adagrad import SlicedAdagrad
+from subshot.train.tables import Tables
+
+LOG_EVERY_STEPS = 10
+
+
+def warm_up(
+    supernet: NasrecSupernet,
+    tables: Tables,
+    loader: ClickLoader,
+    config: ClickWarmupConfig,
+    base_rate: float,
+    seed: int,
+    num_shards: int,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> None:
+    """Trains both in place to the end of the recipe, from the run's checkpoint if there is one; saves them.
+
+    Raises ValueError, with the reason and what to change, where the loss is not finite or stays at the entropy of the
+    base rate; the last checkpoint before that stays in the run folder.
+    """
+    total = config.recipe.epochs * loader.steps_per_epoch
+    sampling = PathSampling(round(config.full_path_share * total), config.connections)
+    optimizer = SlicedAdagrad(dict(supernet.named_parameters()), config.recipe.learning_rate, config.recipe.eps)
+    start = restore(supernet, optimizer, tables, run)
+    if start:
+        log.line(f"warm-up continues after step {start}")
+    log.line(
+        f"warm-up: {total} steps of {loader.batch_size} rows ({100 * config.fraction:g} % of the training rows), the "
+        f"full path in the first {sampling.full_path_steps} more and more seldom"
+    )
+
+    def path_at(step: int) -> torch.nn.Module:
+        network = supernet.path(click_path_at(supernet.space, step, seed, sampling))
+        optimizer.follow(network.parameters())
+        return network
+
+    steps = fit(path_at, optimizer, loader, config.recipe, click_task(tables), world, num_shards, start, seed)
+    recent: deque[float] = deque(maxlen=config.stuck_steps)
+    saved, rows, seconds = start, 0, 0.0
+    try:
+        for result in log.progress(steps, total, "warm-up", start):
+            done = result.step + 1
+            recent.append(result.loss)
+            rows, seconds = rows + loader.batch_size, seconds + result.seconds
+            if done % LOG_EVERY_STEPS == 0 or done == total:
+                values = {"epoch": result.epoch, "train/loss": result.loss, "learning_rate": result.learning_rate}
+                log.numbers("warmup", done, values | {"rows_per_second": rows / seconds})
+            if len(recent) == config.stuck_steps and sum(recent) / len(recent) >= entropy(base_rate):
+                raise FloatingPointError(
+                    f"the mean loss of {config.stuck_steps} steps is {sum(recent) / len(recent):.4f}, and predicting "
+                    f"the base rate gives {entropy(base_rate):.4f}"
+                )
+            if done % config.checkpoint_steps == 0 and done < total:
+                checkpoint(done, supernet, optimizer, tables, world, run)
+                saved = done
+                log.line(f"step {done}: loss {sum(recent) / len(recent):.4f} (mean of {len(recent)} steps)")
+    except FloatingPointError as error:
+        raise ValueError(
+            f"the warm-up diverged: {error}; rolled back to step {saved}, the last one kept in {run.root}; begin a new "
+            f"run with a lower --warmup.recipe.learning-rate (now {config.recipe.learning_rate:g})"
+        ) from error
+    if total > start:
+        mean = sum(recent) / len(recent)
+        log.line(
+            f"warm: mean loss {mean:.4f} in the last {len(recent)} steps; {rows / max(seconds, 1e-9):.0f} rows a second"
+        )
+    save(supernet, tables, world, run)
+
+
+def checkpoint(
+    step: int, supernet: NasrecSupernet, optimizer: SlicedAdagrad, tables: Tables, world: World, run: RunDir
+) -> None:
+    state = {
+        "step": step,
+        "supernet": supernet.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "tables": tables.state(),
+    }
+    if world.is_main:
+        with replacing(run.warmup_checkpoint) as temporary:
+            torch.save(state, temporary)
+    barrier(world)
+
+
+def restore(supernet: NasrecSupernet, optimizer: SlicedAdagrad, tables: Tables, run: RunDir) -> int:
+    """Puts the run's checkpoint back, where there is one; returns the number of steps that are done."""
+    if not run.warmup_checkpoint.is_file():
+        return 0
+    state = torch.load(run.warmup_checkpoint, map_location="cpu", weights_only=True)
+    supernet.load_state_dict(state["supernet"])
+    optimizer.load_state_dict(state["optimizer"])
+    tables.load_state(state["tables"])
+    return int(state["step"])
+
+
+def save(supernet: NasrecSupernet, tables: Tables, world: World, run: RunDir) -> None:
+    """One file: the supernet's weights as network.*, the tables', unsharded, as tables.*."""
+    weights = {f"tables.{name}": value for name, value in tables.state().items() if name.endswith(".weight")}
+    if world.is_main:
+        weights |= {f"network.{name}": value.detach().cpu() for name, value in supernet.state_dict().items()}
+        with replacing(run.supernet) as temporary:
+            save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
+    barrier(world)
+
+
+def load(supernet: NasrecSupernet, tables: Tables, run: RunDir) -> None:
+    """The inverse of `save`, at any number of processes."""
+    state = load_file(run.supernet)
+    parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "tables": {}}
+    for name, value in state.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = value
+    supernet.load_state_dict(parts["network"])
+    tables.load_state(parts["tables"])

@@ -1,0 +1,100 @@
+"""A vision run as the stages see it: images, a chain space, its supernet, its scores, its retraining."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from subshot.launch.cli import RunLog
+from subshot.launch.config import VisionConfig
+from subshot.launch.domain import RetrainPlan, Scorer
+from subshot.launch.scoring import make_scorer, require_scorable
+from subshot.launch.spectra import measure_spectra
+from subshot.launch.vision import Images, make_constraints, make_space, make_supernet, open_images, warmup_loader
+from subshot.launch.vision_retrain import retrain
+from subshot.launch.warmup import warm_up
+from subshot.search.objectives import Constraint, Limit
+from subshot.search.sampling import LegalSampler
+from subshot.supernet.indicators import read_indicators
+from subshot.supernet.network import ChainSupernet
+from subshot.supernet.space import Genotype
+from subshot.train.dist import World, barrier
+from subshot.train.run_dir import RunDir, read_json, write_json
+
+
+class VisionNetworks:
+    """See subshot.launch.domain.Networks. Raises ImpossibleLimit where no network meets a limit."""
+
+    def __init__(self, config: VisionConfig, classes: int) -> None:
+        self.space = make_space(config.space, classes)
+        self._sampler = LegalSampler(self.space, make_constraints(config.limits, self.space))
+
+    def sampler(self, near: Limit | None = None) -> LegalSampler:
+        if near is None:
+            return self._sampler
+        return LegalSampler(self.space, [Constraint(self.space.costs["macs"], near)])
+
+    def costs(self, genotype: Genotype) -> dict[str, int]:
+        cost = self.space.cost(genotype)
+        return {"macs": cost.macs, "params": cost.params, "activation_elements": cost.activation_elements}
+
+
+class VisionDomain(VisionNetworks):
+    """See subshot.launch.domain.Domain. Raises DataError or ValueError where images, limits or score cannot be."""
+
+    def __init__(self, config: VisionConfig, world: World) -> None:
+        self.config = config
+        self.world = world
+        self.images = open_images(config, world)
+        super().__init__(config, len(self.images.classes))
+        self._loader = warmup_loader(config, self.images.train, world)
+        require_scorable(config, self.space, config.warmup.recipe.epochs * self._loader.steps_per_epoch)
+
+    @property
+    def summary(self) -> str:
+        return summary_of(self.images)
+
+    def warm(self, run: RunDir, log: RunLog) -> ChainSupernet:
+        config, world = self.config, self.world
+        supernet = make_supernet(config.supernet, self.space, config.seed, world.device)
+        if run.supernet.is_file():
+            supernet.load_state_dict(load_file(run.supernet, device=str(world.device)))
+            log.line("the supernet is warm already")
+        else:
+            if world.is_main:
+                write_json(run.spectrum_json, {"initial": measure_spectra(supernet, config.seed)})
+            barrier(world)
+            shards = config.images.num_shards
+            warm_up(supernet, self._loader, config.warmup, config.score, config.seed, shards, world, run, log)
+        if world.is_main and not run.indicators_json.is_file():
+            trained = measure_spectra(supernet, config.seed, recalibrate=True)
+            write_json(run.spectrum_json, read_json(run.spectrum_json) | {"trained": trained})
+            write_json(run.indicators_json, indicators_record(config, supernet))
+        return supernet
+
+    def scorer(self, supernet: Any, run: RunDir, log: RunLog) -> Scorer:
+        return make_scorer(self.config, supernet, self.images, self.world, run)
+
+    def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
+        return retrain(plan, self.config, self.world, run, log)
+
+
+def summary_of(images: Images) -> str:
+    skipped = len(images.train.skipped) + len(images.val.skipped)
+    left_out = f", {skipped} bad files left out" if skipped else ""
+    return (
+        f"images: {len(images.train)} to train on, {len(images.search)} held out of train for one-shot scores, "
+        f"{len(images.val)} untouched for the test; {len(images.classes)} classes{left_out}"
+    )
+
+
+def indicators_record(config: VisionConfig, supernet: ChainSupernet) -> dict[str, Any]:
+    indicators = read_indicators(supernet, config.score.statistic)
+    return {
+        "statistic": config.score.statistic,
+        "decisions": {d.name: list(d.choices) for d in supernet.space.decisions},
+        "block": [list(row) for row in indicators.block],
+        "layer": list(indicators.layer),
+    }
