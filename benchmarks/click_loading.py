@@ -26,7 +26,7 @@ import torch
 import tyro
 from torch import nn
 
-from subshot.data import prepared_clicks
+from subshot.data import click_folder
 from subshot.data.batch import ClickBatch
 from subshot.data.clicks import ClickLoader, open_clicks
 
@@ -111,7 +111,7 @@ def main() -> None:
             open_clicks(folder).train, batch_size=arguments.batch_size, num_shards=1, seed=0, max_rows_per_table=100_000
         )
         measure(arguments, held, "rows held in memory")
-        prepared_clicks.HELD_BYTES = 0
+        click_folder.HELD_BYTES = 0
         read = ClickLoader(
             open_clicks(folder).train, batch_size=arguments.batch_size, num_shards=1, seed=0, max_rows_per_table=100_000
         )

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from subshot.launch.cli import RunLog
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import Contender, Trial
 from subshot.launch.click_domain import ClickDomain
 from subshot.launch.click_retrain import run_trials
 from subshot.launch.domain import read_config
+from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Infeasible, TermScore
 from subshot.search.ranking import bootstrap, kendall, spearman
 from subshot.supernet.space import Genotype

@@ -4,13 +4,13 @@
 
 Both read the same raw text, of random rows with Criteo's shape and Zipf-distributed categories, and take the same
 steps: stratified folds, dense transform, then hashing (nasrec) or vocabularies of train (autoctr), and Parquet for
-train, validation and test. The pandas way is that of the public scripts: read the whole file, apply a Python function to
-each column, keep a dict a field. Each side runs in a process of its own, on one thread, in turn. Wanted: at least 5
+train, validation and test. The pandas way is that of the public scripts: read the whole file, apply a Python function
+to each column, keep a dict a field. Each side runs in a process of its own, on one thread, in turn. Wanted: at least 5
 times the rows a second, at most a fifth of the memory.
 
-Rates are told by the clock and by processor time, which other work on the machine does not change; the ratio is that of
-processor time. Memory is the peak of the whole process; beside it stands the peak less what the process held after its
-imports. The command launch/prepare.py holds 190 MiB more, of torch and TensorBoard, which it shares with the others.
+Rates are told by the clock and by processor time, which other work on the machine does not change; the ratio is that
+of processor time. Memory is the peak of the whole process; beside it stands the peak less what the process held after
+its imports. The command launch/prepare.py holds 190 MiB more, of torch and TensorBoard, which all commands import.
 """
 
 from __future__ import annotations

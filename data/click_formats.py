@@ -155,8 +155,10 @@ class Layout:
 
 
 def recognise(dataset: Dataset, path: Path, first_lines: Sequence[bytes]) -> Layout:
-    """The layout of a file by its first lines (without line ends). Raises DataError for a file that is no labelled log
-    of the data set."""
+    """The layout of a file by its first lines (without line ends).
+
+    Raises DataError for a file that is no labelled log of the data set.
+    """
     head = first_lines[0]
     if dataset == "criteo":
         if b"\t" not in head and head.count(b",") >= 20:

@@ -20,8 +20,8 @@ OnBadLine = Literal["error", "skip"]
 Reason = Literal["columns", "label", "number", "category"]
 
 CategoryText = Literal["by field", "decimal else hex"]
-"""by field: hex fields are hexadecimal. decimal else hex: a token of a hex field that consists of decimal digits alone
-is read as decimal, as NASRec's scripts do for Avazu."""
+"""by field: hex fields are hexadecimal. decimal else hex: a token of a hex field that consists of decimal digits
+alone is read as decimal, as NASRec's scripts do for Avazu."""
 
 _INTEGERS: Mapping[Kind, type[pl.DataType]] = {
     "clicks": pl.Int64,

@@ -19,8 +19,7 @@ ROW_GROUP_ROWS = 65_536
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it takes the place of `path` when the block ends without an error, and is removed
-    otherwise."""
+    """A temporary path beside `path`: in its place when the block ends without an error, removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -85,7 +84,7 @@ def part_writer(path: Path, *, nulls: bool = False, row_group_rows: int = ROW_GR
 
 
 def row_groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
-    """The row groups of a part, in order. Not through a memory map, whose pages would count as this process's memory."""
+    """The row groups of a part, in order. Read, not mapped: a map's pages would count as our memory."""
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             frame = pl.from_arrow(file.read_row_group(group, columns=columns))

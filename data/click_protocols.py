@@ -181,8 +181,8 @@ def make_plan(
 ) -> Plan:
     """columns: of the parsed frame, Gender and Age included where a user profile was given.
 
-    max_rows_per_table caps hashed tables; 0 is no cap. Raises ValueError for a data set that the protocol lacks and for
-    a cap below 2 rows, or with vocabularies.
+    max_rows_per_table caps hashed tables; 0 is no cap. Raises ValueError for a data set that the protocol lacks, for a
+    cap of 1 row or below 0, and for a cap where there are vocabularies.
     """
     protocol.require(dataset)
     if max_rows_per_table and not protocol.hashed:

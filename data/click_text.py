@@ -14,6 +14,7 @@ from subshot.data.image_folder import DataError
 
 BLOCK_BYTES = 4 * 2**20
 LONGEST_LINE = 2**20
+_PIECE_BYTES = 2**16
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
 
@@ -62,13 +63,15 @@ def _blocks(
     path: Path, stream: BinaryIO | gzip.GzipFile, file: BinaryIO, end: int, lines: int, block_bytes: int
 ) -> Iterator[Block]:
     carry, first = b"", True
+    pieces: list[bytes] = []
     try:
         stream.seek(end)
         # Reads end at whole multiples of block_bytes, so a resumed reader cuts its blocks where the first one did.
         size = -(-end // block_bytes) * block_bytes + block_bytes - end
-        while fresh := stream.read(size):
+        while _read(stream, size, pieces):
             size = block_bytes
-            text = carry + fresh
+            text = carry + b"".join(pieces)
+            pieces.clear()
             cut = text.rfind(b"\n") + 1
             carry = text[cut:]
             if len(carry) > LONGEST_LINE:
@@ -78,13 +81,22 @@ def _blocks(
                 lines, end, first = lines + block.lines, block.end, False
                 yield block
     except EOFError as error:
-        raise DataError(f"{path} is a cut off gzip file: {lines} whole lines were read; fetch it again") from error
+        whole = lines + carry.count(b"\n") + sum(piece.count(b"\n") for piece in pieces)
+        raise DataError(f"{path} is a cut off gzip file: {whole} whole lines were read; fetch it again") from error
     except (zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is a damaged gzip file, behind line {lines} ({error}); fetch it again") from error
     if carry:
         yield _block(carry + b"\n", lines, end - 1, file.tell())
     elif first and end == 0:
         raise DataError(f"{path} holds no text")
+
+
+def _read(stream: BinaryIO | gzip.GzipFile, size: int, pieces: list[bytes]) -> bool:
+    """Appends up to `size` bytes to pieces; what was read before an error is there, too. Whether there was any."""
+    while size and (piece := stream.read(min(size, _PIECE_BYTES))):
+        pieces.append(piece)
+        size -= len(piece)
+    return bool(pieces)
 
 
 def _block(text: bytes, lines: int, end: int, file_end: int) -> Block:

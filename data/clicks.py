@@ -23,10 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from subshot.data.batch import ClickBatch
-from subshot.data.click_manifest import CategoricalField
-from subshot.data.keyed_ids import keyed_ids
-from subshot.data.prefetch import prefetched
-from subshot.data.prepared_clicks import (
+from subshot.data.click_folder import (
     ClickRows,
     ClickSplit,
     PreparedClicks,
@@ -34,6 +31,9 @@ from subshot.data.prepared_clicks import (
     joined_rows,
     open_clicks,
 )
+from subshot.data.click_manifest import CategoricalField
+from subshot.data.keyed_ids import keyed_ids
+from subshot.data.prefetch import prefetched
 
 __all__ = [
     "CategoricalField",

@@ -42,8 +42,8 @@ _COMPARED = ("dataset", "protocol", "source", "options")
 class PrepareOptions:
     """Settings that shape the output.
 
-    keep_id: Avazu's row id stays a field. drop_impression: KDD's Impression (how many sessions a row merges, which goes
-    with the label by construction) is left out; NASRec keeps it. user_profile: KDD's userid_profile.txt.
+    keep_id: Avazu's row id stays a field. drop_impression: KDD's Impression (how many sessions a row merges, which
+    goes with the label by construction) is left out; NASRec keeps it. user_profile: KDD's userid_profile.txt.
     max_rows_per_table: a cap on hashed tables, 0 for none.
     """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def fit(job: Job, folds: NDArray[np.int8]) -> dict[str, Vocabulary]:
         job.progress("count", "fields", done, len(fields))
         path = job.out / "vocabulary" / f"{field}.parquet"
         if field not in finished:
-            table = fit_vocabulary(lambda f=field: _train_column(job, train, f), int(train.sum()), min_count)  # type: ignore[misc]
+            table = fit_vocabulary(partial(_train_column, job, train, field), int(train.sum()), min_count)
             with written_whole(path) as temporary:
                 pq.write_table(table.to_arrow(), temporary)
             job.journal.add("vocabulary", {"field": field})
@@ -188,7 +189,7 @@ def write(
     vocabularies: dict[str, Vocabulary],
     probability: NDArray[np.float32] | None,
 ) -> None:
-    """OUT/<split>/part-*.parquet. probability: of a click in each row of a synthetic log; its log loss is added up."""
+    """OUT/<split>/part-*.parquet. probability: of a click in each row, of a synthetic log."""
     finished = {record["part"] for record in job.journal.of("written")}
     begin = 0
     for number, parsed in enumerate(job.journal.of("parsed")):

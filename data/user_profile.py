@@ -40,7 +40,7 @@ class UserProfile:
 
 
 def read_user_profile(path: Path) -> UserProfile:
-    """Plain or gzip; tabs, no header: UserID, Gender, Age, all integers. Raises DataError naming the first bad line."""
+    """Plain or gzip; tabs, no header: UserID, Gender, Age, all integers. Raises DataError at the first bad line."""
     pieces = []
     for block in text_blocks(path):
         cells = pl.col("line").str.split("\t")

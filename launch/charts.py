@@ -80,10 +80,10 @@ def millions(value: float) -> str:
     return f"{value / 1e6:.3g} M" if value < 1e9 else f"{value / 1e9:.3g} G"
 
 
-def _macs_axis(axes: Axes) -> None:
+def _macs_axis(axes: Axes, sample: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("MACs of one image, millions")
+    axes.set_xlabel(f"MACs of one {sample}, millions")
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,14 @@ Points = tuple[Sequence[float], Sequence[float]]
 
 
 def score_against_macs(
-    points: Mapping[str, Points], winner: tuple[float, float] | None, controls: Sequence[float], limits: Sequence[float]
+    points: Mapping[str, Points],
+    winner: tuple[float, float] | None,
+    controls: Sequence[float],
+    limits: Sequence[float],
+    sample: str,
 ) -> str:
-    """Every candidate by MACs and score; controls, which have no score, as ticks on the axis; limits as lines."""
+    """Every candidate by MACs of one `sample` and score; controls, which have no score, as ticks on the axis; limits
+    as lines."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -205,7 +210,7 @@ def score_against_macs(
             )
         if winner is not None:
             axes.plot(*winner, "*", color=BLUE, markeredgecolor=INK, markersize=13, mew=0.8, label="winner")
-        _macs_axis(axes)
+        _macs_axis(axes, sample)
         axes.set(ylabel="score")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, columnspacing=1.2)
 

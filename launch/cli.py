@@ -1,23 +1,13 @@
-"""What every command shares: exit statuses, one sentence for a user's mistake, a log that a terminal and a file can
-read."""
+"""What every command shares: exit statuses, and one sentence for a user's mistake."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import TracebackType
-from typing import TypeVar
-
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from collections.abc import Callable
 
 from subshot.data.image_folder import DataError
-from subshot.train.run_dir import RunDir, append_jsonl
 
 DONE, USER_MISTAKE, STOPPED = 0, 2, 75
-
-T = TypeVar("T")
 
 
 def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to_resume: str) -> int:
@@ -39,52 +29,3 @@ def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to
             print(f"stopped; {how_to_resume}", file=sys.stderr)
         return STOPPED
     return DONE
-
-
-class RunLog:
-    """Tells one run's story: lines to the terminal and logs/log.txt, numbers to metrics.jsonl and TensorBoard.
-
-    Only the main process writes; the others' calls do nothing. A context manager: leaving it closes the files.
-    """
-
-    def __init__(self, run: RunDir, is_main: bool) -> None:
-        self.run = run
-        self.is_main = is_main
-        self.began = time.perf_counter()
-        self.writer: SummaryWriter | None = None
-        if is_main:
-            run.log.parent.mkdir(parents=True, exist_ok=True)
-            self.writer = SummaryWriter(str(run.tensorboard))
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.writer is not None:
-            if error is not None:
-                self.line(f"ended by {type(error).__name__}: {error}")
-            self.writer.close()
-
-    def line(self, text: str) -> None:
-        """One line, with the seconds since the command began."""
-        if not self.is_main:
-            return
-        stamped = f"[{time.perf_counter() - self.began:7.1f} s] {text}"
-        tqdm.write(stamped, file=sys.stderr)
-        with self.run.log.open("a", encoding="utf-8") as file:
-            file.write(stamped + "\n")
-
-    def numbers(self, stage: str, step: int, values: Mapping[str, float | int]) -> None:
-        """One row of metrics.jsonl and one TensorBoard scalar each, under `stage`."""
-        if self.writer is None:
-            return
-        append_jsonl(self.run.metrics_jsonl, [{"stage": stage, "step": step, **values}])
-        for name, value in values.items():
-            self.writer.add_scalar(f"{stage}/{name}", value, step)
-
-    def progress(self, items: Iterable[T], total: int, text: str, initial: int = 0) -> Iterator[T]:
-        """`items` behind a progress bar with rate and time left, where the main process has a terminal."""
-        hidden = not (self.is_main and sys.stderr.isatty())
-        yield from tqdm(items, total=total, initial=initial, desc=text, disable=hidden, leave=False, file=sys.stderr)

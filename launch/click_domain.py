@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from subshot.data.clicks import ClickLoader
-from subshot.launch.cli import RunLog
 from subshot.launch.click_config import ClickConfig, ClickSpaceConfig
 from subshot.launch.click_data import ClickData, open_click_data
 from subshot.launch.click_retrain import retrain
 from subshot.launch.click_scoring import make_scorer
 from subshot.launch.click_warmup import load, save, warm_up
 from subshot.launch.domain import RetrainPlan, Scorer
+from subshot.launch.run_log import RunLog
 from subshot.search.objectives import Limit
 from subshot.search.rejection import CostLimit, RejectionSampler
 from subshot.supernet.nasrec import NasrecSpace, autoctr_in_nasrec, nasrec_full, nasrec_small
@@ -93,10 +93,8 @@ class ClickDomain(ClickNetworks):
             optimizer=config.tables.optimizer, max_rows=config.tables.max_rows, sharding=config.tables.sharding
         )
         if config.batches.num_shards % world.size:
-            raise ValueError(
-                f"batches.num_shards is {config.batches.num_shards}; with {world.size} processes it must be a multiple of "
-                f"{world.size}"
-            )
+            shards = config.batches.num_shards
+            raise ValueError(f"batches.num_shards is {shards}; it must be a multiple of the {world.size} processes")
         self.sampler()
 
     @property

@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from subshot.data.clicks import ClickEvalLoader
-from subshot.launch.cli import RunLog
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import Contender, Trial, baselines, searched
 from subshot.launch.click_data import ClickData
 from subshot.launch.click_trials import finished, keep, train, val_log_loss
 from subshot.launch.click_winner import write_click_winner
 from subshot.launch.domain import RetrainPlan
+from subshot.launch.run_log import RunLog
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.train.click_metrics import over_seeds, paired_difference
 from subshot.train.dist import World, barrier, gather_objects

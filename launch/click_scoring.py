@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from subshot.data.clicks import ClickEvalLoader, first_batches
-from subshot.launch.cli import RunLog
 from subshot.launch.click_config import ClickConfig, ClickScoreConfig
 from subshot.launch.click_data import ClickData
 from subshot.launch.domain import Scorer
+from subshot.launch.run_log import RunLog
 from subshot.proxies.base import Probe, ProxyUndefined
 from subshot.proxies.sigeo import SigeoMoments, SigeoTerms, SigeoWeights, combine, moments_of, sigeo_terms
 from subshot.proxies.sigeo_reference import reference_sigeo

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from subshot.data.clicks import ClickLoader
-from subshot.launch.cli import RunLog
 from subshot.launch.click_config import ClickWarmupConfig
+from subshot.launch.run_log import RunLog
 from subshot.supernet.nasrec_supernet import NasrecSupernet
 from subshot.train.click_metrics import entropy
 from subshot.train.click_paths import PathSampling, click_path_at

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from subshot.launch.cli import RunLog
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, VisionConfig, from_json
 from subshot.launch.presets import PRESETS
+from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Evaluator
 from subshot.search.objectives import Limit
 from subshot.search.sampling import Sampler

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from subshot.launch.cli import RunLog
 from subshot.launch.config import RunConfig
 from subshot.launch.domain import Networks, Scorer
+from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Score, TermScore
 from subshot.search.evolution import EvolutionConfig, State, ask, init, random_search, tell, why_finished
 from subshot.search.history import Candidate, Proposal

@@ -16,7 +16,8 @@ from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
 _STAMPED = re.compile(r"^\[\s*([\d.]+) s\] (.*)")
 
-_ENDINGS: tuple[tuple[str, str], ...] = (
+Endings = tuple[tuple[str, str], ...]
+ENDINGS: Endings = (
     (r"images: ", "opening the images"),
     (r"warm-up: |warm-up continues|the supernet is warm", "building and measuring the supernet"),
     (r"epoch \d+: |every candidate was trained", "warm-up"),
@@ -30,7 +31,7 @@ _ENDINGS: tuple[tuple[str, str], ...] = (
 """What a line begins with that ends a stretch of time, and the stage that the stretch belongs to."""
 
 
-def stage_seconds(lines: Sequence[str]) -> dict[str, float]:
+def stage_seconds(lines: Sequence[str], endings: Endings = ENDINGS) -> dict[str, float]:
     """Seconds a stage, in order of appearance. Each command's stamps begin at 0: one that falls back begins anew."""
     spent: dict[str, float] = {}
     before = 0.0
@@ -41,14 +42,17 @@ def stage_seconds(lines: Sequence[str]) -> dict[str, float]:
         now, words = float(stamped.group(1)), stamped.group(2)
         took = now - before if now >= before else now
         before = now
-        stage = next((stage for pattern, stage in _ENDINGS if re.match(pattern, words)), "other")
+        stage = next((stage for pattern, stage in endings if re.match(pattern, words)), "other")
         spent[stage] = spent.get(stage, 0.0) + took
     return {stage: seconds for stage, seconds in spent.items() if seconds >= 0.05}
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the run folder holds, as it was read; None or empty for a file that is not there yet."""
+    """What the run folder holds, as it was read; empty for a file that is not there yet or that its domain has not.
+
+    architecture: of the network that was handed over. terms: the population's, score.json. trials: by name.
+    """
 
     name: str
     config: dict[str, Any]
@@ -59,6 +63,11 @@ class Record:
     indicators: dict[str, Any]
     spectrum: dict[str, list[dict[str, Any]]]
     winners: list[dict[str, Any]]
+    architecture: dict[str, Any]
+    terms: dict[str, Any]
+    trials: list[dict[str, Any]]
+    comparison: dict[str, Any]
+    ranking: dict[str, Any]
     log: list[str]
 
     @cached_property
@@ -76,9 +85,12 @@ class Record:
 
     @cached_property
     def winner(self) -> dict[str, Any] | None:
-        """The summary's best network, or before there is one, the best candidate of evolution so far."""
+        """Of the summary's networks the one that was handed over, or else the best; before there is a summary, the best
+        candidate of evolution so far."""
         if self.summary:
-            return dict(self.summary["best"][0])
+            chosen = self.winners[0].get("settings", {}).get("genotype") if self.winners else None
+            best = self.summary["best"]
+            return dict(next((network for network in best if network["genotype"] == chosen), best[0]))
         rows = self.scored.get("evolution", [])
         return max(rows, key=lambda row: row["score"]) if rows else None
 
@@ -108,5 +120,10 @@ def read_record(run: RunDir) -> Record:
         indicators=json_of(run.indicators_json),
         spectrum=json_of(run.spectrum_json),
         winners=[dict(read_json(run.winner(name).metrics_json)) for name in run.winner_names()],
+        architecture=json_of(run.winner("1").architecture_json),
+        terms=json_of(run.score_json),
+        trials=[dict(read_json(path)) for path in sorted(run.trial_json("*").parent.glob("*.json"))],
+        comparison=json_of(run.comparison_json),
+        ranking=json_of(run.root / "ranking.json"),
         log=run.log.read_text(encoding="utf-8").splitlines() if run.log.is_file() else [],
     )

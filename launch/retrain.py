@@ -17,9 +17,10 @@ from typing import Any
 import torch
 import tyro
 
-from subshot.launch.cli import RunLog, run_command
+from subshot.launch.cli import run_command
 from subshot.launch.domain import RetrainPlan, open_domain, read_config
 from subshot.launch.report import write_report
+from subshot.launch.run_log import RunLog
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.run_dir import RunDir
 

@@ -18,13 +18,14 @@ from typing import Annotated, Any, Generic, TypeVar
 import torch
 import tyro
 
-from subshot.launch.cli import USER_MISTAKE, RunLog, run_command
+from subshot.launch.cli import USER_MISTAKE, run_command
 from subshot.launch.config import RunConfig, differences, to_json
 from subshot.launch.domain import open_domain, read_config
 from subshot.launch.environment import describe_environment
 from subshot.launch.explore import explore
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
+from subshot.launch.run_log import RunLog
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.run_dir import RunDir, file_digest, read_json, write_json
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from subshot.launch.cli import RunLog
 from subshot.launch.config import VisionConfig
 from subshot.launch.domain import RetrainPlan, Scorer
+from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import make_scorer, require_scorable
 from subshot.launch.spectra import measure_spectra
 from subshot.launch.vision import Images, make_constraints, make_space, make_supernet, open_images, warmup_loader

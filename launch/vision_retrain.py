@@ -12,9 +12,9 @@ from scipy.stats import binomtest
 from torch import nn
 
 from subshot.data.image_folder import ImageFolder, scan
-from subshot.launch.cli import RunLog
 from subshot.launch.config import VisionConfig, differences, to_json
 from subshot.launch.domain import RetrainPlan
+from subshot.launch.run_log import RunLog
 from subshot.launch.vision import eval_loader, first_images, images_root, make_space, on_device, retrain_loader
 from subshot.launch.winner import write_winner
 from subshot.supernet.chain import ChainSpace

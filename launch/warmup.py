@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from scipy.stats import kendalltau
 
 from subshot.data.imagenet import TrainLoader
-from subshot.launch.cli import RunLog
 from subshot.launch.config import ScoreConfig, WarmupConfig
+from subshot.launch.run_log import RunLog
 from subshot.supernet.indicators import block_gammas, indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Additive

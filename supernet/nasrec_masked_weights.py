@@ -28,7 +28,7 @@ def copy_weights(sliced: NasrecSupernet, target: MaskedSupernet) -> None:
     embedding = sliced.space.embedding_dim
     tokens = _operator_first(values["classifier.tokens"]).t().flatten()
     assert len(tokens) % embedding == 0
-    target.classifier.weight.copy_(torch.cat((values["classifier.dense"], tokens))[None])
+    target.classifier.weight.copy_(torch.cat((values["classifier.dense"][0], tokens))[None])
     target.classifier.bias.copy_(values["classifier.bias"])
 
 

@@ -121,7 +121,7 @@ class Classifier(nn.Module):
         fill = xavier(last.dense_width + last.tokens * spec.embedding_dim, 1)
         self.dense = self.tokens = None
         if last.dense_width:
-            self.dense = take("dense", (first(last.dense_width),), fill)
+            self.dense = take("dense", (first(1), first(last.dense_width)), fill)
         if last.tokens:
             columns = token_columns(spec, len(spec.blocks))
             self.tokens = take("tokens", (first(spec.embedding_dim), columns), fill)
@@ -131,7 +131,7 @@ class Classifier(nn.Module):
         logits: Tensor = self.bias
         if self.dense is not None:
             assert dense is not None
-            logits = logits + dense @ self.dense
+            logits = logits + dense @ self.dense[0]
         if self.tokens is not None:
             assert tokens is not None
             logits = logits + tokens.flatten(1) @ self.tokens.flatten()

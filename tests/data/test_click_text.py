@@ -53,6 +53,10 @@ def test_a_cut_off_gzip_file_is_named_with_the_lines_that_were_read(tmp_path: Pa
     path.write_bytes(gzip.compress(TEXT)[:-9])
     with pytest.raises(DataError, match=r"log\.gz is a cut off gzip file: [1-9]\d* whole lines were read"):
         list(text_blocks(path, block_bytes=100))
+    long = "".join(f"{i} {i * 7919 % 104729}\n" for i in range(20_000)).encode()
+    path.write_bytes(gzip.compress(long)[:-9])
+    with pytest.raises(DataError, match=r"file: 1[5-9]\d\d\d whole lines were read; fetch it again"):
+        list(text_blocks(path, block_bytes=2**30))
 
 
 def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from subshot.launch.cli import RunLog
 from subshot.launch.config import LimitsConfig, SpaceConfig, SupernetConfig, to_json
 from subshot.launch.domain import Scorer
 from subshot.launch.explore import explore
@@ -19,6 +18,7 @@ from subshot.launch.page import table, text
 from subshot.launch.presets import PRESETS
 from subshot.launch.record import read_record, stage_seconds
 from subshot.launch.report import SECTIONS, write_report
+from subshot.launch.run_log import RunLog
 from subshot.launch.spectra import measure_spectra
 from subshot.launch.vision import make_space, make_supernet
 from subshot.launch.vision_domain import VisionNetworks, indicators_record

@@ -35,7 +35,7 @@ def logits_of(network, wide, tokens):
     classifier = network.classifier
     total = classifier.bias[0]
     if wide is not None:
-        total = total + sum(w * x for w, x in zip(classifier.dense, wide, strict=True))
+        total = total + sum(w * x for w, x in zip(classifier.dense[0], wide, strict=True))
     for number, token in enumerate(tokens):
         total = total + (classifier.tokens[:, number] * token).sum()
     return total

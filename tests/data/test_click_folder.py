@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from subshot.data import prepared_clicks
+from subshot.data import click_folder
+from subshot.data.click_folder import concatenated, open_clicks
 from subshot.data.click_manifest import CategoricalField
 from subshot.data.image_folder import DataError
-from subshot.data.prepared_clicks import concatenated, open_clicks
 
 Write = Callable[..., Path]
 PART = "train/part-00000.parquet"
@@ -75,7 +75,7 @@ def test_small_splits_stay_in_memory_and_large_ones_do_not(
     root = write_clicks()
     small = open_clicks(root).train
     assert small.held and small.read(0) is small.read(0)
-    monkeypatch.setattr(prepared_clicks, "HELD_BYTES", 500 * (2 + 3) * 4)
+    monkeypatch.setattr(click_folder, "HELD_BYTES", 500 * (2 + 3) * 4)
     large = open_clicks(root).train
     assert not large.held and large.read(0) is not large.read(0)
     np.testing.assert_array_equal(large.read(0).ids, small.read(0).ids)
@@ -144,7 +144,7 @@ def test_files_that_are_missing_or_changed(write_clicks: Write, monkeypatch: pyt
     (root / PART).write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     with pytest.raises(DataError, match=r"part-00000\.parquet changed after it was prepared: its sha256 differs"):
         open_clicks(root)
-    monkeypatch.setattr(prepared_clicks, "HASHED_BYTES", 1)
+    monkeypatch.setattr(click_folder, "HASHED_BYTES", 1)
     assert open_clicks(root).train.rows == 500  # a large log is not hashed
     (root / PART).write_bytes(whole[:-4] + b"PAR0")
     with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read as Parquet"):

@@ -1,0 +1,136 @@
+"""The sections that the report of every run has, whatever it searches: the search, the training, the run itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from subshot.launch import charts, findings, page
+from subshot.launch.page import Html, join, paragraph
+from subshot.launch.record import ENDINGS, Endings, Record, stage_seconds
+
+Sections = tuple[tuple[str, str, Callable[[Record], Html]], ...]
+"""(anchor, title, what writes it), in the order of the page."""
+
+_DATA = re.compile(r"\] (images|clicks): (?!\d+ process)(.*)")
+"""The log's line on the data of a run."""
+
+
+@dataclass(frozen=True)
+class DomainReport:
+    """What a domain brings to the page. trained: how many networks were trained from scratch. caution: what the first
+    line of the page must say of the data, with a space before it; mostly nothing."""
+
+    sections: Sections
+    trained: Callable[[Record], int]
+    caution: Callable[[Record], str]
+
+
+def data_line(record: Record) -> tuple[str, str] | None:
+    """(`images` or `clicks`, what the log says of them), of the last command; None before the log has it."""
+    found = [match for match in map(_DATA.search, record.log) if match is not None]
+    return (found[-1].group(1), found[-1].group(2)) if found else None
+
+
+def search_section(record: Record, sample: str = "image") -> Html:
+    """sample: what MACs are counted for one of."""
+    if not any(record.scored.values()):
+        return paragraph("No candidate has been scored yet.")
+    best = {method: findings.best_so_far(rows) for method, rows in record.history.items() if record.scored[method]}
+    optimum = record.summary.get("optimum", {}).get("score")
+    title = findings.beside_random(record) or "Best score against the number of candidates"
+    caption = "Random search scores as many candidates, under the same limits. One seed each."
+    progress = page.figure(charts.progress(best, optimum), title, caption)
+    return join([page.grid([progress, _scatter(record, sample)]), page.bullets(findings.methods(record))])
+
+
+def _scatter(record: Record, sample: str) -> Html:
+    points = {}
+    for method, rows in record.scored.items():
+        kept = charts.thinned([(row["costs"]["macs"], row["score"]) for row in rows])
+        points[method] = ([macs for macs, _ in kept], [score for _, score in kept])
+    winner, limits = record.winner, record.config.get("limits", {})
+    star = (winner["costs"]["macs"], winner["score"]) if winner else None
+    controls = [network["costs"]["macs"] for network in record.summary.get("controls", [])]
+    lines = [limits[name] for name in ("max_macs", "min_macs") if limits.get(name)]
+    caption = ""
+    if max(map(len, record.scored.values())) > charts.MOST_POINTS:
+        caption = f"Of each search at most {charts.MOST_POINTS} candidates are drawn, evenly over its course. "
+    if controls:
+        caption += "Triangles: MACs of the random networks for retraining beside the winner; they have no score."
+    picture = charts.score_against_macs(points, star, controls, lines, sample)
+    return page.figure(picture, findings.counts_macs(record), caption)
+
+
+SHOWN = (
+    ("train/loss", "training loss", "loss"),
+    ("train/accuracy", "training accuracy", "accuracy"),
+    ("gamma_movement", "how far the indicators have moved", "mean absolute change"),
+    ("ranking_kendall", "agreement of the ranking with the epoch before", "Kendall's tau"),
+    ("learning_rate", "learning rate", "learning rate"),
+    ("images_per_second", "speed", "images a second"),
+    ("rows_per_second", "speed", "rows a second"),
+)
+"""Name in metrics.jsonl, what it is, and its axis."""
+
+
+def training_section(record: Record) -> Html:
+    if not record.metrics:
+        return paragraph("Nothing has been trained yet.")
+    retrained = [
+        stage for stage in dict.fromkeys(row["stage"] for row in record.metrics) if stage.startswith("retrain")
+    ]
+    figures = []
+    for kind, stages in (("Warm-up", ["warmup"]), ("Retraining", retrained)):
+        for name, said, unit in SHOWN:
+            found = {_network(stage): record.curve(stage, name) for stage in stages}
+            lines = {
+                stage: ([x for x, _ in points], [y for _, y in points]) for stage, points in found.items() if points
+            }
+            if not lines:
+                continue
+            last = next(iter(lines.values()))[1][-1]
+            title = f"{kind}: {said}" + (f", {last:.3g} at the end" if len(lines) == 1 else "")
+            picture = charts.curves(f"{kind} {name}", lines, unit, "optimiser step", winner="winner 1")
+            figures.append(page.figure(picture, title))
+    return page.grid(figures)
+
+
+def _network(stage: str) -> str:
+    """`winner 1` of the stage retrain/1."""
+    return findings.network_name(stage.removeprefix("retrain/"))
+
+
+def run_section(record: Record, endings: Endings = ENDINGS) -> Html:
+    """endings: see `stage_seconds`."""
+    named: tuple[str, ...] = ("preset", "seed", "threads", "data")
+    rows = [(name, str(record.config[name])) for name in named if name in record.config]
+    data = data_line(record)
+    rows += [data] if data is not None else []
+    for name, value in record.environment.items():
+        together = (
+            ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, dict) else str(value)
+        )
+        if together:
+            rows.append((name.replace("_", " "), together))
+    parts = [page.table((), rows, numbers=False)] if rows else []
+    seconds = stage_seconds(record.log, endings)
+    if seconds:
+        total = sum(seconds.values())
+        spent = [(stage, f"{value:.1f} s", f"{100 * value / total:.0f} %") for stage, value in seconds.items()]
+        parts.append(
+            paragraph(f"Where {total:.0f} seconds went, by the log; the start of each program is not counted.")
+        )
+        parts.append(page.table(("stage", "time", "share"), spent))
+    if record.config:
+        settings = page.table(("setting", "value"), _flat(record.config), numbers=False)
+        parts.append(page.folded("Every setting", settings))
+    return join(parts) if parts else paragraph("The folder holds no configuration, no environment and no log.")
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [row for key, inner in value.items() for row in _flat(inner, f"{name}.{key}".lstrip("."))]
+    return [(name, str(value))]
