@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 # Written last, so that an interrupted set-up starts again; line 1: the folder it was made in, line 2: its DEVICE.
 READY := $(VENV)/ready
 
-.PHONY: setup test demo lint types format clean distclean
+.PHONY: setup test demo demo-ctr lint types format clean distclean
 .NOTPARALLEL:
 
 test: lint types
@@ -25,6 +25,11 @@ test: lint types
 demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/search.py digits --run-dir runs/digits --resume
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/retrain.py runs/digits
+
+# The same for click-through rates: a synthetic log, prepared, searched, retrained beside baselines.
+demo-ctr: setup
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/search.py clicks --run-dir runs/clicks --resume
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/retrain.py runs/clicks
 
 setup: $(READY)
 

@@ -24,6 +24,7 @@ from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import Contender, Trial
 from subshot.launch.click_domain import ClickDomain
 from subshot.launch.click_retrain import run_trials
+from subshot.launch.click_trials import val_log_loss
 from subshot.launch.domain import read_config
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Infeasible, TermScore
@@ -86,17 +87,32 @@ def rank(arguments: argparse.Namespace, world: World) -> None:
         trials = [[Trial(contender, rate, seed) for seed in range(arguments.seeds)] for contender in contenders]
         every = [trial for row in trials for trial in row]
         records = run_trials(every, config, domain.space, domain.data, world, run, log)
-    losses = np.array([[records[trial.name]["val/log_loss"] for trial in row] for row in trials])
     if not world.is_main:
         return
+    losses = np.array([[val_log_loss(records[trial.name]) for trial in row] for row in trials])
+    diverged = int(np.isinf(losses).sum())
+    losses[np.isinf(losses)] = losses[np.isfinite(losses)].max() + 1.0
     truth = (-losses.mean(axis=1)).tolist()
     table = {name: correlation(truth, values, arguments.seed) for name, values in scores.items()}
-    ceiling = kendall(-losses[:, 0], -losses[:, 1]) if arguments.seeds > 1 else float("nan")
+    ceiling = kendall(-losses[:, 0], -losses[:, 1]) if arguments.seeds > 1 else None
     spread = {"over networks": float(losses.mean(axis=1).std()), "over seeds": float(losses.std(axis=1).mean())}
-    write_json(run.root / "ranking.json", {"networks": len(genotypes), "seeds": arguments.seeds, "scores": table})
-    print(f"{len(genotypes)} networks, {arguments.seeds} seeds each; validation log loss {losses.mean():.4f}")
+    write_json(
+        run.ranking_json,
+        {
+            "networks": len(genotypes),
+            "seeds": arguments.seeds,
+            "diverged": diverged,
+            "ceiling_kendall": ceiling,
+            "scores": table,
+        },
+    )
+    print(
+        f"{len(genotypes)} networks, {arguments.seeds} seeds each; median validation log loss {np.median(losses):.4f}; "
+        f"{diverged} trainings diverged and count as worst"
+    )
     print("standard deviations of log loss: " + ", ".join(f"{name} {value:.4f}" for name, value in spread.items()))
-    print(f"one seed's ranking against another's: Kendall {ceiling:+.2f}")
+    if ceiling is not None:
+        print(f"one seed's ranking against another's: Kendall {ceiling:+.2f}")
     print(f"{'score':22}{'Kendall (95 %)':>26}{'Spearman (95 %)':>26}")
     for name, found in table.items():
         tau = f"{found['kendall']:+.2f} ({found['kendall_low']:+.2f} to {found['kendall_high']:+.2f})"

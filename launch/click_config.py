@@ -111,6 +111,9 @@ class ClickRetrainConfig:
 
     recipe: Recipe
     batch_size: int = 256
+    layer_norm: bool = False
+    """Of searched and published networks; NASRec's final networks have none. With it, chains of products and
+    factorisation machines do not overflow, which they may without it on little data; baselines have none."""
     top: int = 15
     """Networks from the best down, of which the validation split chooses one."""
     controls: int = 15

@@ -74,7 +74,7 @@ def baselines(names: tuple[str, ...], space: NasrecSpace, dataset: str) -> list[
     return found
 
 
-def build(contender: Contender, space: NasrecSpace, seed: int) -> tuple[nn.Module, int]:
+def build(contender: Contender, space: NasrecSpace, seed: int, layer_norm: bool) -> tuple[nn.Module, int]:
     """(the network, initialised from the seed; how many numbers a category's embedding must have for it)."""
     generator = torch.Generator().manual_seed(seed)
     if contender.genotype is None:
@@ -83,4 +83,4 @@ def build(contender: Contender, space: NasrecSpace, seed: int) -> tuple[nn.Modul
         )
         return network, table_dim(contender.name, space.embedding_dim)
     genotype = validated(space, contender.genotype)
-    return build_nasrec(space.decode(genotype), generator), space.embedding_dim
+    return build_nasrec(space.decode(genotype), generator, layer_norm), space.embedding_dim

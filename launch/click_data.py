@@ -13,6 +13,7 @@ from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch.click_config import ClickConfig
 from subshot.train.dist import World, barrier
+from subshot.train.run_dir import file_digest
 
 DEMO_FOLDER = Path("runs/data/clicks")
 DEMO_ROWS = 200_000
@@ -50,6 +51,17 @@ class ClickData:
             f"clicks: {synthetic}{self.prepared.dataset}, protocol {self.prepared.protocol}; rows: {sizes}; "
             f"{len(self.dense_fields)} dense and {len(self.fields)} categorical fields; base rate {rate:.4f}"
         )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the rows are, whatever the folder is called."""
+        return {
+            "dataset": self.prepared.dataset,
+            "protocol": self.prepared.protocol,
+            "dense_features": len(self.dense_fields),
+            "sparse_fields": len(self.fields),
+            "rows": {name: len(self.split(name)) for name in SPLITS},
+            "manifest_sha256": file_digest(self.prepared.root / "manifest.json"),
+        }
 
     def preprocessing(self, max_rows: int) -> dict[str, Any]:
         """What a served model must do to a raw row: the manifest, and the cap on table rows."""

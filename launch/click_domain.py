@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from subshot.data.clicks import ClickLoader
-from subshot.launch.click_config import ClickConfig, ClickSpaceConfig
+from subshot.launch.click_config import ClickConfig
+from subshot.launch.click_contenders import baselines
 from subshot.launch.click_data import ClickData, open_click_data
 from subshot.launch.click_retrain import retrain
-from subshot.launch.click_scoring import make_scorer
+from subshot.launch.click_scoring import make_scorer, require_batches
+from subshot.launch.click_space import make_click_space
 from subshot.launch.click_warmup import load, save, warm_up
+from subshot.launch.config import differences
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.run_log import RunLog
 from subshot.search.objectives import Limit
 from subshot.search.rejection import CostLimit, RejectionSampler
-from subshot.supernet.nasrec import NasrecSpace, autoctr_in_nasrec, nasrec_full, nasrec_small
 from subshot.supernet.nasrec_supernet import NasrecSupernet
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World
-from subshot.train.run_dir import RunDir
+from subshot.train.dist import World, barrier
+from subshot.train.run_dir import RunDir, read_json, write_json
 from subshot.train.tables import Tables, TablesConfig, build_tables, tables_mib
-
-SPACES = {"nasrec-small": nasrec_small, "nasrec-full": nasrec_full, "autoctr": autoctr_in_nasrec}
-
-
-def make_click_space(config: ClickSpaceConfig, dense_features: int, sparse_fields: int) -> NasrecSpace:
-    """Raises ValueError where the limits on the widths leave none."""
-    space = SPACES[config.name](dense_features, sparse_fields, config.blocks)
-    dense = tuple(dim for dim in space.dense_dims if dim <= config.max_dense_dim)
-    sparse = tuple(dim for dim in space.sparse_dims if dim <= config.max_sparse_dim)
-    if not dense or not sparse:
-        raise ValueError(
-            f"space.max_dense_dim {config.max_dense_dim} and max_sparse_dim {config.max_sparse_dim} leave no width; "
-            f"the smallest are {min(space.dense_dims)} and {min(space.sparse_dims)}"
-        )
-    return replace(space, dense_dims=dense, sparse_dims=sparse)
 
 
 class ClickNetworks:
     """See subshot.launch.domain.Networks. MACs and parameters are those of the network that is trained in the end,
-    without layer normalisation and without tables."""
+    without tables."""
 
     def __init__(self, config: ClickConfig, dense_features: int, sparse_fields: int) -> None:
         self.config = config
@@ -64,7 +52,7 @@ class ClickNetworks:
         return RejectionSampler(self.space, draw, self.space.mutate, bounds)
 
     def costs(self, genotype: Genotype) -> dict[str, int]:
-        cost = self.space.cost(genotype)
+        cost = self.space.cost(genotype, self.config.retrain.layer_norm)
         modules = self.space.num_modules(genotype)
         return {
             "macs": cost.macs,
@@ -95,29 +83,14 @@ class ClickDomain(ClickNetworks):
         if config.batches.num_shards % world.size:
             shards = config.batches.num_shards
             raise ValueError(f"batches.num_shards is {shards}; it must be a multiple of the {world.size} processes")
-        self.sampler()
+        self.sampler().draw(np.random.default_rng(config.seed), 1)
+        baselines(config.retrain.baselines, self.space, self.data.prepared.dataset)
+        self._loader = None if config.warmup.fraction == 0.0 else self._warmup_loader()
+        require_batches(config, self.data)
 
-    @property
-    def summary(self) -> str:
-        mib = tables_mib(self.data.fields, self.tables_config)
-        return f"{self.data.summary}; tables of the search: {mib:,.0f} MiB with their optimiser's state"
-
-    def warm(self, run: RunDir, log: RunLog) -> WarmSupernet:
+    def _warmup_loader(self) -> ClickLoader:
         config, world = self.config, self.world
-        supernet = NasrecSupernet(self.space, torch.Generator().manual_seed(config.seed))
-        tables = build_tables(self.data.fields, self.tables_config, config.seed, world)
-        warm = WarmSupernet(supernet, tables)
-        if run.supernet.is_file():
-            load(supernet, tables, run)
-            log.line("the supernet is warm already")
-            return warm
-        weights = sum(weight.numel() for weight in supernet.parameters())
-        log.line(f"supernet: {weights / 1e6:.1f} M weights, {weights * 8 / 2**20:,.0f} MiB with Adagrad's state")
-        if config.warmup.fraction == 0.0:
-            log.line("warm-up: none, the weights stay as they were initialised")
-            save(supernet, tables, world, run)
-            return warm
-        loader = ClickLoader(
+        return ClickLoader(
             self.data.split("train"),
             batch_size=config.batches.batch_size,
             num_shards=config.batches.num_shards,
@@ -127,9 +100,45 @@ class ClickDomain(ClickNetworks):
             fraction=config.warmup.fraction,
             max_rows_per_table=config.tables.max_rows,
         )
+
+    @property
+    def summary(self) -> str:
+        mib = tables_mib(self.data.fields, self.tables_config)
+        return f"{self.data.summary}; tables of the search: {mib:,.0f} MiB with their optimiser's state"
+
+    def require_same_data(self, run: RunDir) -> None:
+        """Keeps what the run's clicks are. Raises ValueError where the folder now holds others than at the start."""
+        found = self.data.fingerprint()
+        if run.data_json.is_file():
+            changed = differences(read_json(run.data_json), found)
+            if changed:
+                raise ValueError(
+                    f"{self.data.prepared.root} holds other clicks than those that {run.root} was begun with "
+                    f"({'; '.join(changed)}); prepare the same log again, or begin a new run"
+                )
+        elif self.world.is_main:
+            write_json(run.data_json, found)
+        barrier(self.world)
+
+    def warm(self, run: RunDir, log: RunLog) -> WarmSupernet:
+        config, world = self.config, self.world
+        self.require_same_data(run)
+        supernet = NasrecSupernet(self.space, torch.Generator().manual_seed(config.seed))
+        tables = build_tables(self.data.fields, self.tables_config, config.seed, world)
+        warm = WarmSupernet(supernet, tables)
+        if run.supernet.is_file():
+            load(supernet, tables, run)
+            log.line("the supernet is warm already")
+            return warm
+        weights = sum(weight.numel() for weight in supernet.parameters())
+        log.line(f"supernet: {weights / 1e6:.1f} M weights, {weights * 8 / 2**20:,.0f} MiB with Adagrad's state")
+        if self._loader is None:
+            log.line("warm-up: none, the weights stay as they were initialised")
+            save(supernet, tables, world, run)
+            return warm
         base_rate = self.data.split("train").base_rate
         shards = config.batches.num_shards
-        warm_up(supernet, tables, loader, config.warmup, base_rate, config.seed, shards, world, run, log)
+        warm_up(supernet, tables, self._loader, config.warmup, base_rate, config.seed, shards, world, run, log)
         return warm
 
     def scorer(self, supernet: Any, run: RunDir, log: RunLog) -> Scorer:
@@ -137,4 +146,5 @@ class ClickDomain(ClickNetworks):
         return make_scorer(self.config, warm.network, warm.tables, self.data, self.sampler(), self.world, run, log)
 
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
+        self.require_same_data(run)
         return retrain(plan, self.config, self.space, self.data, self.world, run, log)

@@ -1,8 +1,8 @@
 """Retraining of a CTR run: validation chooses among the best of the search, every finalist is tuned over the same grid
 of learning rates, and the test split is looked at once for each finalist and seed.
 
-    1. the `top` best by score and `controls` random networks of the winner's cost, once each at the recipe's rate;
-       the validation split chooses one of either
+    1. the `top` best by score and `controls` random networks of the winner's cost, once each at the recipe's rate (at
+       the lowest of the grid where that diverges); the validation split chooses one of either
     2. those two and every baseline over the grid of learning rates; the validation split chooses each one's rate
     3. each at its rate, `seeds` times on training and validation rows together, tested
 
@@ -59,23 +59,28 @@ def retrain(
         run_trials([lines[plan.index]], config, space, data, world, run, log)
         return run.trial_json(lines[plan.index].name)
     records = run_trials([*first, *tuned], config, space, data, world, run, log)
-    chosen = [chosen_one(group, records, rate) for group in (best, drawn) if group]
+    again = [replace(trial, learning_rate=grid[0]) for trial in first if records[trial.name]["diverged"] is not None]
+    records |= run_trials(again, config, space, data, world, run, log)
+    chosen = [chosen_one(group, records, (rate, grid[0])) for group in (best, drawn) if group]
     more = [Trial(contender, value, 0) for contender in chosen for value in grid]
     records |= run_trials(more, config, space, data, world, run, log)
+    rates = {contender.name: best_rate(contender, grid, records) for contender in (*chosen, *others)}
+    if rates[chosen[0].name] is None:
+        raise ValueError(
+            "every training of the search's networks diverged; search again with --retrain.layer-norm, or with lower "
+            "--retrain.learning-rates"
+        )
     finals: list[Trial] = []
     for contender in (*chosen, *others):
-        tried = [Trial(contender, value, 0) for value in grid]
-        lowest = min(tried, key=lambda trial: val_log_loss(records[trial.name]))
-        if records[lowest.name]["diverged"] is not None:
+        value = rates[contender.name]
+        if value is None:
             log.line(f"{contender.name}: diverged at every learning rate of the grid, so it is left out")
-            continue
-        finals += [replace(lowest, seed=seed, tested=True) for seed in range(seeds)]
-    deliverable = Trial(chosen[0], finals[0].learning_rate, 0, tested=True)
-    if finals[0].contender != chosen[0]:
-        raise ValueError("every training of the search's networks diverged; lower retrain.recipe.learning_rate")
+        else:
+            finals += [Trial(contender, value, seed, tested=True) for seed in range(seeds)]
+    deliverable = finals[0]
     tested = run_trials(finals, config, space, data, world, run, log, deliverable)
     if world.is_main:
-        comparison = compare(finals, records, tested, space, run, data)
+        comparison = compare(finals, records, tested, space, settings.layer_norm, run, data)
         write_json(run.comparison_json, comparison)
         for line in lines_of(comparison):
             log.line(line)
@@ -83,8 +88,20 @@ def retrain(
     return run.winner("1").root
 
 
-def chosen_one(group: Sequence[Contender], records: dict[str, dict[str, Any]], rate: float) -> Contender:
-    return min(group, key=lambda contender: val_log_loss(records[Trial(contender, rate, 0).name]))
+def best_rate(contender: Contender, grid: Sequence[float], records: dict[str, dict[str, Any]]) -> float | None:
+    """The learning rate with the lowest validation log loss; None where all diverged."""
+    rate = min(grid, key=lambda value: val_log_loss(records[Trial(contender, value, 0).name]))
+    return None if records[Trial(contender, rate, 0).name]["diverged"] is not None else rate
+
+
+def chosen_one(group: Sequence[Contender], records: dict[str, dict[str, Any]], rates: tuple[float, float]) -> Contender:
+    """The one with the lowest validation log loss at the recipe's rate, or, where that diverged, at the lowest."""
+
+    def lowest(contender: Contender) -> float:
+        tried = [records.get(Trial(contender, rate, 0).name) for rate in rates]
+        return min(val_log_loss(record) for record in tried if record is not None)
+
+    return min(group, key=lowest)
 
 
 def run_trials(
@@ -144,7 +161,9 @@ def hand_over(
     (sample,) = islice(rows, 1)
     genotype = space.canonical(trial.contender.genotype)
     metrics = record | {"name": "1", "search/score": trial.contender.score}
-    write_click_winner(run.winner("1"), network, tables, space, genotype, data, cap, sample, metrics)
+    write_click_winner(
+        run.winner("1"), network, tables, space, genotype, data, cap, config.retrain.layer_norm, sample, metrics
+    )
 
 
 def compare(
@@ -152,6 +171,7 @@ def compare(
     records: dict[str, dict[str, Any]],
     tested: dict[str, dict[str, Any]],
     space: NasrecSpace,
+    layer_norm: bool,
     run: RunDir,
     data: ClickData,
 ) -> dict[str, Any]:
@@ -162,18 +182,20 @@ def compare(
     for contender in dict.fromkeys(trial.contender for trial in finals):
         trials = [trial for trial in finals if trial.contender == contender]
         found = [tested[trial.name] for trial in trials if tested[trial.name]["diverged"] is None]
+        if not found:
+            continue
         row: dict[str, Any] = {
             "name": contender.name,
             "role": contender.role,
             "learning_rate": trials[0].learning_rate,
             "trainings": len(found),
-            "params": found[0]["params"] if found else None,
-            "macs": space.cost(contender.genotype).macs if contender.genotype is not None else None,
+            "params": found[0]["params"],
+            "macs": space.cost(contender.genotype, layer_norm).macs if contender.genotype is not None else None,
             "val/log_loss": val_log_loss(records[replace(trials[0], seed=0, tested=False).name]),
         }
         for metric in COMPARED:
             row[f"test/{metric}"] = over_trainings([record[f"test/{metric}"] for record in found])
-        if contender != first and found:
+        if contender != first:
             row["beside_winner"] = beside(trials, [t for t in finals if t.contender == first], tested, run)
         rows.append(row)
     split = data.split("test")

@@ -39,6 +39,22 @@ Embedded = tuple[Inputs, Tensor]
 """((dense, embedded categories), labels) of one batch."""
 
 
+def batches_needed(score: ClickScoreConfig) -> int:
+    return max(score.batches, score.tune_batches) if score.kind == "one_shot" else score.batches
+
+
+def require_batches(config: ClickConfig, data: ClickData) -> None:
+    """Raises ValueError, before the warm-up, where the training rows hold fewer batches than the score reads."""
+    there = len(data.split("train")) // config.batches.batch_size
+    if config.score.kind != "one_shot" and config.score.batches < 2:
+        raise ValueError(f"score.batches is {config.score.batches}; gradients must vary over 2 batches or more")
+    if there < batches_needed(config.score):
+        raise ValueError(
+            f"{config.score.kind} reads {batches_needed(config.score)} batches of {config.batches.batch_size} "
+            f"rows, the training rows hold {there}: lower --batches.batch-size, --score.batches or --score.tune-batches"
+        )
+
+
 def make_scorer(
     config: ClickConfig,
     supernet: NasrecSupernet,
@@ -55,7 +71,7 @@ def make_scorer(
         embedded(batch, tables)
         for batch in first_batches(
             data.split("train"),
-            count=score.tune_batches if score.kind == "one_shot" else score.batches,
+            count=batches_needed(score),
             batch_size=config.batches.batch_size,
             seed=config.seed,
             max_rows_per_table=config.tables.max_rows,
@@ -76,7 +92,7 @@ def make_scorer(
     else:
         log.line(f"measuring {score.population} random networks, over which the terms are standardised")
         moments = population_moments(supernet, probe, sampler, score.population, config.seed, world)
-        if world.is_main:
+        if world.is_main and not run.score_json.is_file():
             write_json(run.score_json, asdict(moments))
         only_zico = SigeoWeights(zico=1.0, fisher_rao=0.0, loss=0.0)
         all_terms = SigeoWeights(score.zico_weight, score.fisher_rao_weight, score.loss_weight)

@@ -47,6 +47,7 @@ def trial_settings(trial: Trial, config: ClickConfig, data: ClickData) -> dict[s
         "recipe": to_json(replace(config.retrain.recipe, learning_rate=trial.learning_rate)),
         "batch_size": config.retrain.batch_size,
         "max_rows": config.retrain.max_rows,
+        "layer_norm": config.retrain.layer_norm and trial.contender.genotype is not None,
         "table_optimizer": config.tables.optimizer,
         "data": str(data.prepared.root),
     }
@@ -74,7 +75,7 @@ def train(
     """
     alone = World(0, 1, device)
     seed = config.seed + 1000 * (trial.seed + 1)
-    network, width = build(trial.contender, space, seed)
+    network, width = build(trial.contender, space, seed, config.retrain.layer_norm)
     network.to(device)
     settings = config.retrain
     tables_config = TablesConfig(embedding_dim=width, optimizer=config.tables.optimizer, max_rows=settings.max_rows)

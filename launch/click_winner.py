@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from subshot.data.batch import ClickBatch
 from subshot.launch.click_data import ClickData
-from subshot.launch.winner import MAX_DIFFERENCE, SCHEMA_VERSION, quiet_exporter
+from subshot.launch.onnx_export import MAX_DIFFERENCE, SCHEMA_VERSION, quiet_exporter
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.space import Genotype, describe, named_choices
 from subshot.train.run_dir import WinnerDir, replacing, write_json
@@ -47,6 +47,7 @@ def write_click_winner(
     genotype: Genotype,
     data: ClickData,
     max_rows: int,
+    layer_norm: bool,
     sample: ClickBatch,
     metrics: dict[str, Any],
 ) -> None:
@@ -56,7 +57,7 @@ def write_click_winner(
     RuntimeError where weights, the served module or ONNX do not give these to 1e-3.
     """
     network = network.cpu().eval()
-    cost = space.cost(genotype)
+    cost = space.cost(genotype, layer_norm)
     write_json(
         folder.architecture_json,
         {
@@ -69,7 +70,7 @@ def write_click_winner(
                 "dense_dims": list(space.dense_dims),
                 "sparse_dims": list(space.sparse_dims),
                 "embedding_dim": space.embedding_dim,
-                "layer_norm": False,
+                "layer_norm": layer_norm,
             },
             "choices": named_choices(space, genotype),
             "genotype": list(genotype),

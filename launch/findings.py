@@ -109,31 +109,44 @@ def winner_beside_controls(rows: Sequence[Measured]) -> str | None:
 
 
 def what_to_believe(record: Record) -> list[str]:
-    """What the numbers do and do not say."""
+    """What the numbers of a vision run do and do not say."""
+    said = of_the_search(record, "image", "accuracies")
+    test = winner_beside_controls(tested_networks(record))
+    if test is not None:
+        said.append(f"{test}. The intervals are for the choice of test images, not for another training seed.")
+    return [*said, whether_it_ranks(len(record.winners)), *of_the_limits(record)]
+
+
+def of_the_search(record: Record, sample: str, measured: str) -> list[str]:
+    """What the score and the two searches do and do not say. measured: what a one-shot score is the best of."""
     said = []
     if "score" in record.summary:
         said.append(
-            f"A score is {record.summary['score']}; higher is better. The search maximised it, and saw no test image."
+            f"A score is {record.summary['score']}; higher is better. The search maximised it, and saw no test "
+            f"{sample}."
         )
     if record.summary.get("caution"):
         said.append(f"Caution: {record.summary['caution']}.")
     if record.config.get("score", {}).get("kind") == "one_shot":
-        said.append("The best of many measured accuracies was picked for being high, so part of it is luck.")
+        said.append(f"The best of many measured {measured} was picked for being high, so part of it is luck.")
     search = beside_random(record)
     if search is not None:
         said.append(f"{search}. That is one seed of each; with another seed a small difference may turn round.")
-        finder = record.summary["best"][0]["method"] if record.summary else "evolution"
+        finder = record.winner["method"] if record.winner is not None else "evolution"
         if finder == "random":
             said.append("Random search found the winner: evolution was of no use here.")
         if finder == "optimum":
             said.append("The winner is the exact optimum of the score; evolution came close and did not reach it.")
-    test = winner_beside_controls(tested_networks(record))
-    if test is not None:
-        said.append(f"{test}. The intervals are for the choice of test images, not for another training seed.")
-    count = len(record.winners)
+    return said
+
+
+def whether_it_ranks(count: int) -> str:
+    """Of `count` networks of the space that were trained from scratch."""
     trained = f"only {counted(count, 'network')} of it" if count else "no network of it"
     trained += " was trained from scratch" if count < 2 else " were trained from scratch"
-    said.append(f"Whether a higher score means a better network is not known from this run: {trained}.")
-    if record.summary.get("legal_fraction", 1.0) < 1.0:
-        said.append(f"{100 * record.summary['legal_fraction']:.3g} % of the genotypes of this space meet the limits.")
-    return said
+    return f"Whether a higher score means a better network is not known from this run: {trained}."
+
+
+def of_the_limits(record: Record) -> list[str]:
+    legal = record.summary.get("legal_fraction", 1.0)
+    return [f"{100 * legal:.3g} % of the genotypes of this space meet the limits."] if legal < 1.0 else []

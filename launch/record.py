@@ -24,7 +24,7 @@ ENDINGS: Endings = (
     (r"score: ", "indicators, spectra, preparing the score"),
     (r"evolution: best", "evolution"),
     (r"random: best", "random search"),
-    (r"\w+: [\d.e+-]+ % below|winner: ", "exact optimum and controls"),
+    (r"\w+: [\d.e+-]+ % below|winner[:,] ", "exact optimum and controls"),
     (r"\S+: test accuracy", "retraining and export"),
     (r"report: ", "report"),
 )
@@ -51,7 +51,7 @@ def stage_seconds(lines: Sequence[str], endings: Endings = ENDINGS) -> dict[str,
 class Record:
     """What the run folder holds, as it was read; empty for a file that is not there yet or that its domain has not.
 
-    architecture: of the network that was handed over. terms: the population's, score.json. trials: by name.
+    terms: the population's, score.json. trials: by name. data: what a CTR run's clicks were at its start.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Record:
     indicators: dict[str, Any]
     spectrum: dict[str, list[dict[str, Any]]]
     winners: list[dict[str, Any]]
-    architecture: dict[str, Any]
     terms: dict[str, Any]
     trials: list[dict[str, Any]]
     comparison: dict[str, Any]
     ranking: dict[str, Any]
+    data: dict[str, Any]
     log: list[str]
 
     @cached_property
@@ -120,10 +120,10 @@ def read_record(run: RunDir) -> Record:
         indicators=json_of(run.indicators_json),
         spectrum=json_of(run.spectrum_json),
         winners=[dict(read_json(run.winner(name).metrics_json)) for name in run.winner_names()],
-        architecture=json_of(run.winner("1").architecture_json),
         terms=json_of(run.score_json),
         trials=[dict(read_json(path)) for path in sorted(run.trial_json("*").parent.glob("*.json"))],
         comparison=json_of(run.comparison_json),
-        ranking=json_of(run.root / "ranking.json"),
+        data=json_of(run.data_json),
+        ranking=json_of(run.ranking_json),
         log=run.log.read_text(encoding="utf-8").splitlines() if run.log.is_file() else [],
     )

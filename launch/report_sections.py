@@ -92,7 +92,8 @@ def training_section(record: Record) -> Html:
             if not lines:
                 continue
             last = next(iter(lines.values()))[1][-1]
-            title = f"{kind}: {said}" + (f", {last:.3g} at the end" if len(lines) == 1 else "")
+            figure = f"{last:.3g}" if last < 1000 else f"{last:,.0f}"
+            title = f"{kind}: {said}" + (f", {figure} at the end" if len(lines) == 1 else "")
             picture = charts.curves(f"{kind} {name}", lines, unit, "optimiser step", winner="winner 1")
             figures.append(page.figure(picture, title))
     return page.grid(figures)

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from subshot.launch.config import VisionConfig
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.run_log import RunLog
-from subshot.launch.scoring import make_scorer, require_scorable
 from subshot.launch.spectra import measure_spectra
 from subshot.launch.vision import Images, make_constraints, make_space, make_supernet, open_images, warmup_loader
 from subshot.launch.vision_retrain import retrain
-from subshot.launch.warmup import warm_up
+from subshot.launch.vision_scoring import make_scorer, require_scorable
+from subshot.launch.vision_warmup import warm_up
 from subshot.search.objectives import Constraint, Limit
 from subshot.search.sampling import LegalSampler
 from subshot.supernet.indicators import read_indicators

@@ -16,7 +16,7 @@ from subshot.launch.config import VisionConfig, differences, to_json
 from subshot.launch.domain import RetrainPlan
 from subshot.launch.run_log import RunLog
 from subshot.launch.vision import eval_loader, first_images, images_root, make_space, on_device, retrain_loader
-from subshot.launch.winner import write_winner
+from subshot.launch.vision_winner import write_winner
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.isometry import initialise_network
 from subshot.supernet.network import ChainNetwork, build_network

@@ -1,5 +1,5 @@
-"""Search spaces and their weight-sharing supernets. `SPACES`: name to builder(input_size, classes, width,
-reduced_strides)."""
+"""Search spaces and their weight-sharing supernets. `SPACES`, for images: name to builder(input_size, classes, width,
+reduced_strides). `CLICK_SPACES`, for clicks: name to builder(dense_features, sparse_fields, num_blocks)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.mobilenetv2 import mobilenetv2, mobilenetv2_mobile
 from subshot.supernet.nasbench_macro import nasbench_macro
+from subshot.supernet.nasrec import NasrecSpace, autoctr_in_nasrec, nasrec_full, nasrec_small
 from subshot.supernet.shufflenetv2 import shufflenetv2
 
 SPACES: dict[str, Callable[[int, int, float, int], ChainSpace]] = {
@@ -17,4 +18,10 @@ SPACES: dict[str, Callable[[int, int, float, int], ChainSpace]] = {
     "mobilenetv2-mobile": mobilenetv2_mobile,
     "shufflenetv2": shufflenetv2,
     "nasbench-macro": nasbench_macro,
+}
+
+CLICK_SPACES: dict[str, Callable[[int, int, int], NasrecSpace]] = {
+    "nasrec-small": nasrec_small,
+    "nasrec-full": nasrec_full,
+    "autoctr": autoctr_in_nasrec,
 }

@@ -37,7 +37,8 @@ class TableFront:
         self._embedded: Tensor | None = None
         self._shard_size = 0
 
-    def open(self, batches: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    def open(self, batches: Sequence[Any], learning_rate: float) -> tuple[list[Any], list[Tensor]]:
+        self.tables.set_learning_rate(learning_rate)  # fused kernels take the rate with them from the lookup on
         self._batch, self._shard_size = joined(batches), len(batches[0])
         self._embedded = self.tables(self._batch, self._shard_size)
         parts = self._embedded.detach().split([len(batch) for batch in batches])
@@ -48,9 +49,8 @@ class TableFront:
         assert self._batch is not None, "open comes first"
         return self.tables.gradient_square_norm(self._batch, torch.cat(list(gradients)), self._shard_size)
 
-    def learn(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+    def learn(self, gradients: Sequence[Tensor]) -> None:
         assert self._embedded is not None, "open comes first"
-        self.tables.set_learning_rate(learning_rate)
         self._embedded.backward(torch.cat(list(gradients)))
         self._batch = self._embedded = None
 

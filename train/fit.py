@@ -114,7 +114,7 @@ def train_step(
     counters = [count for name, count in model.named_buffers() if name.endswith("num_batches_tracked")]
     counted = [buffer + 1 for buffer in counters]
     autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
-    inputs, leaves = task.front.open([batch for _, batch in shards])
+    inputs, leaves = task.front.open([batch for _, batch in shards], optimizer.param_groups[0]["lr"])
     rows, leaf_gradients = [], []
     for place, (shard, batch) in enumerate(shards):
         for buffer, value in zip(statistics, before, strict=True):
@@ -143,7 +143,7 @@ def train_step(
     if recipe.clip_norm:
         leaf_gradients = _clip(parameters, leaf_gradients, task.front, recipe.clip_norm)
     optimizer.step()
-    task.front.learn(leaf_gradients, optimizer.param_groups[0]["lr"])
+    task.front.learn(leaf_gradients)
     return loss_value, accuracy
 
 

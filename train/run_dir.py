@@ -52,6 +52,16 @@ class RunDir:
         return self.root / "paths.jsonl"
 
     @property
+    def data_json(self) -> Path:
+        """What a run's clicks were at its start."""
+        return self.root / "data.json"
+
+    @property
+    def ranking_json(self) -> Path:
+        """How well scores rank retrained networks; benchmarks/click_ranking.py writes it."""
+        return self.root / "ranking.json"
+
+    @property
     def score_json(self) -> Path:
         """What a score was standardised with."""
         return self.root / "score.json"

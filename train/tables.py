@@ -131,7 +131,8 @@ class Tables:
         return attached
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Of all updates from now on; it is 0 until it is set."""
+        """Of the updates from lookups made from now on: a fused kernel takes its rate in `forward`, and setting it
+        between forward and backward comes too late. It is 0 until it is set."""
         self._storage.set_learning_rate(learning_rate)
 
     def gradient_square_norm(self, batch: ClickBatch, gradient: Tensor, shard_size: int = 0) -> float:

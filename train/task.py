@@ -15,16 +15,16 @@ from torch.nn import functional as F
 class Front(Protocol):
     """What turns the batches of one training step into network inputs, and may itself learn from their gradient."""
 
-    def open(self, batches: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    def open(self, batches: Sequence[Any], learning_rate: float) -> tuple[list[Any], list[Tensor]]:
         """(inputs, leaves): network inputs of every batch, and the tensors in them, one a batch, whose gradients
-        `learn` takes; no leaves where nothing learns."""
+        `learn` takes; no leaves where nothing learns. learning_rate: of that learning."""
         ...
 
     def square_norm(self, gradients: Sequence[Tensor]) -> float:
         """The squared norm of the gradient of what learns, over all ranks; gradients: of the leaves."""
         ...
 
-    def learn(self, gradients: Sequence[Tensor], learning_rate: float) -> None: ...
+    def learn(self, gradients: Sequence[Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class PlainFront:
 
     inputs: Callable[[Any], Any]
 
-    def open(self, batches: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    def open(self, batches: Sequence[Any], learning_rate: float) -> tuple[list[Any], list[Tensor]]:
         return [self.inputs(batch) for batch in batches], []
 
     def square_norm(self, gradients: Sequence[Tensor]) -> float:
         return 0.0
 
-    def learn(self, gradients: Sequence[Tensor], learning_rate: float) -> None:
+    def learn(self, gradients: Sequence[Tensor]) -> None:
         pass
 
 

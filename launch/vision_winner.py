@@ -3,11 +3,6 @@ computes."""
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -18,12 +13,11 @@ from torch import nn
 
 from subshot.data.batch import ImageBatch
 from subshot.launch.config import VisionConfig, to_json
+from subshot.launch.onnx_export import MAX_DIFFERENCE, SCHEMA_VERSION, quiet_exporter
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Genotype, describe, named_choices
 from subshot.train.run_dir import WinnerDir, replacing, write_json
 
-SCHEMA_VERSION = 1
-MAX_DIFFERENCE = 1e-3
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -83,20 +77,6 @@ def write_winner(
             np.savez(file, inputs=inputs.numpy(), outputs=outputs.numpy())
     difference = export_onnx(network, inputs, folder)
     write_json(folder.metrics_json, metrics | {"onnx_max_abs_difference": difference})
-
-
-@contextmanager
-def quiet_exporter() -> Iterator[None]:
-    """The exporter prints its progress, and warns of packages that these networks do not use."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def export_onnx(network: nn.Module, inputs: torch.Tensor, folder: WinnerDir) -> float:

@@ -12,8 +12,8 @@ from subshot.data.digits import write_digits
 from subshot.launch.config import SupernetConfig, VisionConfig
 from subshot.launch.domain import Scorer
 from subshot.launch.presets import digits
-from subshot.launch.scoring import make_scorer
 from subshot.launch.vision import Images, make_space, make_supernet, open_images
+from subshot.launch.vision_scoring import make_scorer
 from subshot.supernet.base import extract
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import standardised
