@@ -198,7 +198,12 @@ class Dot:
     kind: Literal["winner", "control", "baseline"]
 
 
-_MARKS = {"winner": (BLUE, "o"), "control": (ORANGE, "D"), "baseline": (MUTED, "s")}
+_MARKS = {
+    "winner": (BLUE, "o"),
+    "random_search": (GREEN, "^"),
+    "control": (ORANGE, "D"),
+    "baseline": (MUTED, "s"),
+}
 
 
 def dots(name: str, rows: Sequence[Dot], quantity: str, digits: int, level: tuple[float, str] | None = None) -> str:

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from subshot.search.evolution import EvolutionConfig
 from subshot.train.recipe import Recipe
+
+
+def at_least(section: str, config: Any, **least: int) -> None:
+    """Raises ValueError for the first field that is below its least value."""
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ValueError(f"{section}.{name} is {getattr(config, name)}; it must be {value} or more")
+
+
+def require_honoured(section: str, recipe: Recipe) -> None:
+    """CTR networks are trained by Adagrad, as NASRec's are. Raises ValueError for what would be silently ignored."""
+    wanted = {"optimizer": "adagrad", "weight_decay": 0.0, "label_smoothing": 0.0, "ema_decay": 0.0, "dropout": 0.0}
+    for name, value in (wanted | {"precision": "float32"}).items():
+        if getattr(recipe, name) != value:
+            raise ValueError(
+                f"{section}.recipe.{name} is {getattr(recipe, name)!r}; for clicks it can only be {value!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,13 @@ class ClickBatchesConfig:
     num_shards: int = 1
     """Virtual shards of a global batch; a multiple of the number of processes."""
     eval_batch_size: int = 8192
+
+    def __post_init__(self) -> None:
+        at_least("batches", self, batch_size=1, num_shards=1, eval_batch_size=1)
+        if self.batch_size % self.num_shards:
+            raise ValueError(
+                f"batches.batch_size {self.batch_size} must be a multiple of batches.num_shards {self.num_shards}"
+            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +92,8 @@ class ClickWarmupConfig:
             raise ValueError(f"warmup.fraction is {self.fraction}; it must be in [0, 1]")
         if not 0.0 <= self.full_path_share <= 1.0:
             raise ValueError(f"warmup.full_path_share is {self.full_path_share}; it must be in [0, 1]")
+        at_least("warmup", self, stuck_steps=1, checkpoint_steps=1)
+        require_honoured("warmup", self.recipe)
 
 
 @dataclass(frozen=True)
@@ -94,6 +120,9 @@ class ClickScoreConfig:
     validation_batches: int = 0
     """one_shot: batches of eval_batch_size of the validation split; 0 for all."""
 
+    def __post_init__(self) -> None:
+        at_least("score", self, batches=2, population=2, tune_steps=0, tune_batches=1, validation_batches=0)
+
 
 @dataclass(frozen=True)
 class ClickLimitsConfig:
@@ -116,7 +145,7 @@ class ClickRetrainConfig:
     factorisation machines do not overflow, which they may without it on little data; baselines have none."""
     top: int = 15
     """Networks from the best down, of which the validation split chooses one."""
-    controls: int = 15
+    controls: int = 5
     """Random networks of the winner's cost, of which the validation split chooses one."""
     seeds: int = 3
     """Trainings of each that is tested."""
@@ -126,6 +155,13 @@ class ClickRetrainConfig:
     """Named networks beside them; nasrec: the published winner of the data set, where there is one."""
     max_rows: int = 0
     """Of a table; 0: full size."""
+
+    def __post_init__(self) -> None:
+        at_least("retrain", self, batch_size=1, top=1, controls=0, seeds=1, max_rows=0)
+        require_honoured("retrain", self.recipe)
+        for rate in self.learning_rates:
+            if not rate > 0.0:
+                raise ValueError(f"retrain.learning_rates has {rate}; every one must be above 0")
 
 
 @dataclass(frozen=True)

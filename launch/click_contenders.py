@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
-from subshot.supernet.ctr_baselines import BASELINES, build_baseline, table_dim
+from subshot.supernet.ctr_baselines import BASELINES, adds_products, build_baseline, table_dim
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.nasrec_network import build_nasrec
 from subshot.supernet.nasrec_published import published_winner
 from subshot.supernet.space import Genotype, validated
 
-Role = Literal["winner", "control", "baseline"]
+Role = Literal["winner", "random_search", "control", "baseline"]
 PUBLISHED = "nasrec"
 
 
@@ -42,17 +42,22 @@ class Trial:
         return f"{self.contender.name}-lr{self.learning_rate:g}-seed{self.seed}{'-tested' if self.tested else ''}"
 
 
-def searched(summary: dict[str, Any], top: int, controls: int) -> tuple[list[Contender], list[Contender]]:
-    """(the best by score, best first; random networks of the first one's cost)."""
-    best = [
-        Contender(f"rank-{rank}", "winner", tuple(found["genotype"]), found["score"])
-        for rank, found in enumerate(summary["best"][:top], start=1)
-    ]
-    drawn = [
-        Contender(f"random-{number}", "control", tuple(found["genotype"]))
-        for number, found in enumerate(summary["controls"][:controls], start=1)
-    ]
-    return best, drawn
+def searched(summary: dict[str, Any], top: int, controls: int) -> list[list[Contender]]:
+    """The groups of which validation chooses one each: the best by score of evolution, best first; as many of random
+    search, which scored as many candidates; random networks of the winner's cost, which no score chose."""
+    groups = []
+    for role, name, found in (
+        ("winner", "rank", summary["best_of"]["evolution"][:top]),
+        ("random_search", "random-rank", summary["best_of"]["random"][:top]),
+        ("control", "random", summary["controls"][:controls]),
+    ):
+        groups.append(
+            [
+                Contender(f"{name}-{number}", cast(Role, role), tuple(network["genotype"]), network["score"])
+                for number, network in enumerate(found, start=1)
+            ]
+        )
+    return groups
 
 
 def baselines(names: tuple[str, ...], space: NasrecSpace, dataset: str) -> list[Contender]:
@@ -74,13 +79,14 @@ def baselines(names: tuple[str, ...], space: NasrecSpace, dataset: str) -> list[
     return found
 
 
-def build(contender: Contender, space: NasrecSpace, seed: int, layer_norm: bool) -> tuple[nn.Module, int]:
-    """(the network, initialised from the seed; how many numbers a category's embedding must have for it)."""
+def build(contender: Contender, space: NasrecSpace, seed: int, layer_norm: bool) -> tuple[nn.Module, int, bool]:
+    """(the network, initialised from the seed; how many numbers a category's embedding must have for it; whether the
+    tables must start small)."""
     generator = torch.Generator().manual_seed(seed)
     if contender.genotype is None:
         network = build_baseline(
             contender.name, space.dense_features, space.sparse_fields, generator, space.embedding_dim
         )
-        return network, table_dim(contender.name, space.embedding_dim)
+        return network, table_dim(contender.name, space.embedding_dim), adds_products(contender.name)
     genotype = validated(space, contender.genotype)
-    return build_nasrec(space.decode(genotype), generator, layer_norm), space.embedding_dim
+    return build_nasrec(space.decode(genotype), generator, layer_norm), space.embedding_dim, False

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
+from subshot.data.click_formats import Dataset
 from subshot.data.clicks import ClickLoader
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import baselines
-from subshot.launch.click_data import ClickData, open_click_data
+from subshot.launch.click_data import SPLITS, ClickData, open_click_data
 from subshot.launch.click_retrain import retrain
 from subshot.launch.click_scoring import make_scorer, require_batches
 from subshot.launch.click_space import make_click_space
@@ -62,6 +63,23 @@ class ClickNetworks:
         }
 
 
+def require_usable(config: ClickConfig, data: ClickData) -> None:
+    """Raises ValueError for clicks that the settings do not fit, in the search or in the retraining after it."""
+    wanted, dataset = config.preset.rsplit("-", 1)[-1], data.prepared.dataset
+    if wanted in get_args(Dataset) and wanted != dataset:
+        raise ValueError(f"the preset {config.preset} is for {wanted}, and {data.prepared.root} holds {dataset}")
+    if config.seed < 0:
+        raise ValueError(f"seed is {config.seed}; it must be 0 or more")
+    for name in SPLITS:
+        split = data.split(name)
+        if not 0.0 < split.base_rate < 1.0:
+            raise ValueError(f"all {split.rows} {name} rows have the same label; a model needs clicks and others")
+    if config.retrain.batch_size > len(data.split("train")):
+        raise ValueError(
+            f"retrain.batch_size is {config.retrain.batch_size}, and there are {len(data.split('train'))} training rows"
+        )
+
+
 @dataclass(frozen=True)
 class WarmSupernet:
     """The supernet and the tables in front of it."""
@@ -78,11 +96,15 @@ class ClickDomain(ClickNetworks):
         self.data: ClickData = open_click_data(config, world)
         super().__init__(config, len(self.data.dense_fields), len(self.data.fields))
         self.tables_config = TablesConfig(
-            optimizer=config.tables.optimizer, max_rows=config.tables.max_rows, sharding=config.tables.sharding
+            optimizer=config.tables.optimizer,
+            eps=config.warmup.recipe.eps,
+            max_rows=config.tables.max_rows,
+            sharding=config.tables.sharding,
         )
         if config.batches.num_shards % world.size:
             shards = config.batches.num_shards
             raise ValueError(f"batches.num_shards is {shards}; it must be a multiple of the {world.size} processes")
+        require_usable(config, self.data)
         self.sampler().draw(np.random.default_rng(config.seed), 1)
         baselines(config.retrain.baselines, self.space, self.data.prepared.dataset)
         self._loader = None if config.warmup.fraction == 0.0 else self._warmup_loader()
@@ -103,11 +125,16 @@ class ClickDomain(ClickNetworks):
 
     @property
     def summary(self) -> str:
-        mib = tables_mib(self.data.fields, self.tables_config)
-        return f"{self.data.summary}; tables of the search: {mib:,.0f} MiB with their optimiser's state"
+        search = tables_mib(self.data.fields, self.tables_config)
+        final = tables_mib(self.data.fields, replace(self.tables_config, max_rows=self.config.retrain.max_rows))
+        return (
+            f"{self.data.summary}; tables with their optimiser's state: {search:,.0f} MiB in the search, "
+            f"{final:,.0f} MiB a process in retraining"
+        )
 
-    def require_same_data(self, run: RunDir) -> None:
-        """Keeps what the run's clicks are. Raises ValueError where the folder now holds others than at the start."""
+    def require_same_data(self, run: RunDir, begin: bool) -> None:
+        """Raises ValueError where the folder holds other clicks than those that the run was begun with, which are
+        written down when it begins."""
         found = self.data.fingerprint()
         if run.data_json.is_file():
             changed = differences(read_json(run.data_json), found)
@@ -116,14 +143,14 @@ class ClickDomain(ClickNetworks):
                     f"{self.data.prepared.root} holds other clicks than those that {run.root} was begun with "
                     f"({'; '.join(changed)}); prepare the same log again, or begin a new run"
                 )
-        elif self.world.is_main:
+        elif begin and self.world.is_main:
             write_json(run.data_json, found)
         barrier(self.world)
 
     def warm(self, run: RunDir, log: RunLog) -> WarmSupernet:
         config, world = self.config, self.world
-        self.require_same_data(run)
-        supernet = NasrecSupernet(self.space, torch.Generator().manual_seed(config.seed))
+        self.require_same_data(run, begin=True)
+        supernet = NasrecSupernet(self.space, torch.Generator().manual_seed(config.seed)).to(world.device)
         tables = build_tables(self.data.fields, self.tables_config, config.seed, world)
         warm = WarmSupernet(supernet, tables)
         if run.supernet.is_file():
@@ -146,5 +173,5 @@ class ClickDomain(ClickNetworks):
         return make_scorer(self.config, warm.network, warm.tables, self.data, self.sampler(), self.world, run, log)
 
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        self.require_same_data(run)
+        self.require_same_data(run, begin=False)
         return retrain(plan, self.config, self.space, self.data, self.world, run, log)

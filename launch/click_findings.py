@@ -129,7 +129,7 @@ def from_bayes(record: Record) -> str | None:
 
 def searched(record: Record) -> dict[str, list[dict[str, Any]]]:
     """Trainings of the search's networks, of its controls, and of baselines; those of a ranking benchmark are none."""
-    found: dict[str, list[dict[str, Any]]] = {"winner": [], "control": [], "baseline": []}
+    found: dict[str, list[dict[str, Any]]] = {"winner": [], "random_search": [], "control": [], "baseline": []}
     for trial in record.trials:
         if not trial["contender"].startswith("ranked-"):
             found[trial["role"]].append(trial)
@@ -146,13 +146,14 @@ def of_the_selection(record: Record) -> list[str]:
     if not record.comparison:
         return []
     networks, trials = record.comparison["networks"], searched(record)
-    drawn = [len({trial["contender"] for trial in trials[role]}) for role in ("winner", "control")]
+    drawn = [len({trial["contender"] for trial in trials[role]}) for role in ("winner", "random_search", "control")]
     grid = sorted({trial["settings"]["learning_rate"] for trial in trials["winner"]})
     rates = ", ".join(f"{rate:g}" for rate in grid)
     said = [
-        f"The validation split chose the winner among {drawn[0]} by score and the control among {drawn[1]} random "
-        f"networks of the same cost. Both, and every baseline, were tuned over the same learning rates ({rates}). No "
-        "choice was made on the test split."
+        f"The validation split chose the winner among {drawn[0]} of evolution, another among {drawn[1]} of random "
+        f"search at the same budget, both by score, and the control among {drawn[2]} random networks of the winner's cost. "
+        f"These, and every baseline, were tuned over the same learning rates ({rates}). No choice was made on the test "
+        "split."
     ]
     first = networks[0]["name"]
     if drawn[0] > 1 and first.startswith("rank-") and first != "rank-1":
@@ -169,7 +170,7 @@ def of_the_seeds(record: Record) -> list[str]:
     control = next((row for row in networks if row["role"] == "control"), None)
     if control is None:
         return []
-    said = "The interval of a paired difference is for other test rows, not for another training"
+    said = "The interval of a paired difference is for other test rows and, from two trainings on, other seeds"
     mine, theirs = networks[0]["test/log_loss"], control["test/log_loss"]
     if min(mine["n"], theirs["n"]) < 2:
         return [f"{said}: with one training each, what another seed would give is not known."]
@@ -188,13 +189,13 @@ def what_to_believe(record: Record) -> list[str]:
         said.append("The clicks are SYNTHETIC: drawn from a known model. No figure here says anything of real clicks.")
     said += findings.of_the_search(record, "row", "log losses")
     beside = headline(record)
-    said += [f"{beside}, logits averaged over trainings."] if beside is not None else []
+    said += [f"{beside}."] if beside is not None else []
     said += [*of_the_seeds(record), *of_the_selection(record)]
     if record.ranking:
         count = findings.counted(record.ranking["networks"], "network")
         said.append(f"How well scores rank {count} trained from scratch was measured; see the ranking below.")
     else:
-        from_space = [trial for role in ("winner", "control") for trial in searched(record)[role]]
+        from_space = [trial for role in ("winner", "random_search", "control") for trial in searched(record)[role]]
         said.append(findings.whether_it_ranks(len({trial["contender"] for trial in from_space})))
     return [*said, *findings.of_the_limits(record)]
 

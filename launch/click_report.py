@@ -158,8 +158,8 @@ def tested_section(record: Record) -> Html:
     parts = [page.bullets(facts), page.grid(figures), _table(networks)]
     if paired:
         words = (
-            "The winner beside each of the others on the same test rows: differences of log loss with 95 % intervals "
-            "over rows; of every network the logits are averaged over its trainings."
+            "The winner beside each of the others on the same test rows: differences of mean log loss, with 95 % "
+            "intervals for other rows and other seeds."
         )
         parts += [paragraph(words), page.bullets(paired)]
     return join([*parts, _trainings(record)])

@@ -1,9 +1,10 @@
 """Retraining of a CTR run: validation chooses among the best of the search, every finalist is tuned over the same grid
 of learning rates, and the test split is looked at once for each finalist and seed.
 
-    1. the `top` best by score and `controls` random networks of the winner's cost, once each at the recipe's rate (at
-       the lowest of the grid where that diverges); the validation split chooses one of either
-    2. those two and every baseline over the grid of learning rates; the validation split chooses each one's rate
+    1. the `top` best by score of evolution, as many of random search, and `controls` random networks of the winner's
+       cost, once each at the recipe's rate (at the lowest of the grid where that diverges); the validation split
+       chooses one of each
+    2. those and every baseline over the grid of learning rates; the validation split chooses each one's rate
     3. each at its rate, `seeds` times on training and validation rows together, tested
 
 Trainings are dealt out among the processes; each runs in one of them. Finished ones are kept.
@@ -24,12 +25,12 @@ from subshot.data.clicks import ClickEvalLoader
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import Contender, Trial, baselines, searched
 from subshot.launch.click_data import ClickData
-from subshot.launch.click_trials import finished, keep, train, val_log_loss
+from subshot.launch.click_trials import finished, keep, train, trial_settings, val_log_loss
 from subshot.launch.click_winner import write_click_winner
 from subshot.launch.domain import RetrainPlan
 from subshot.launch.run_log import RunLog
 from subshot.supernet.nasrec import NasrecSpace
-from subshot.train.click_metrics import over_seeds, paired_difference
+from subshot.train.click_metrics import over_seeds, paired_over_seeds
 from subshot.train.dist import World, barrier, gather_objects
 from subshot.train.run_dir import RunDir, read_json, write_json
 
@@ -40,15 +41,17 @@ COMPARED = ("log_loss", "auc", "normalised_entropy", "ece")
 def retrain(
     plan: RetrainPlan, config: ClickConfig, space: NasrecSpace, data: ClickData, world: World, run: RunDir, log: RunLog
 ) -> Path:
+    """Returns the winner's folder; with an index, the record of that one training."""
     settings = config.retrain
     top = settings.top if plan.top is None else plan.top
     controls = settings.controls if plan.controls is None else plan.controls
     seeds = settings.seeds if plan.seeds is None else plan.seeds
-    best, drawn = searched(read_json(run.summary_json), top, controls)
+    groups = searched(read_json(run.summary_json), top, controls)
     others = baselines(settings.baselines, space, data.prepared.dataset)
+    log.line(f"beside the search's networks: {', '.join(other.name for other in others) or 'no baseline'}")
     rate = settings.recipe.learning_rate
     grid = sorted({*settings.learning_rates, rate})
-    first = [Trial(contender, rate, 0) for contender in (*best, *drawn)]
+    first = [Trial(contender, rate, 0) for group in groups for contender in group]
     tuned = [Trial(contender, value, 0) for contender in others for value in grid]
     if world.is_main:
         write_json(run.manifest_json, [trial.name for trial in (*first, *tuned)])
@@ -61,30 +64,35 @@ def retrain(
     records = run_trials([*first, *tuned], config, space, data, world, run, log)
     again = [replace(trial, learning_rate=grid[0]) for trial in first if records[trial.name]["diverged"] is not None]
     records |= run_trials(again, config, space, data, world, run, log)
-    chosen = [chosen_one(group, records, (rate, grid[0])) for group in (best, drawn) if group]
+    chosen = [chosen_one(group, records, (rate, grid[0])) for group in groups if group]
     more = [Trial(contender, value, 0) for contender in chosen for value in grid]
     records |= run_trials(more, config, space, data, world, run, log)
-    rates = {contender.name: best_rate(contender, grid, records) for contender in (*chosen, *others)}
-    if rates[chosen[0].name] is None:
-        raise ValueError(
-            "every training of the search's networks diverged; search again with --retrain.layer-norm, or with lower "
-            "--retrain.learning-rates"
-        )
     finals: list[Trial] = []
     for contender in (*chosen, *others):
-        value = rates[contender.name]
-        if value is None:
-            log.line(f"{contender.name}: diverged at every learning rate of the grid, so it is left out")
-        else:
+        value = best_rate(contender, grid, records)
+        if value is not None:
             finals += [Trial(contender, value, seed, tested=True) for seed in range(seeds)]
-    deliverable = finals[0]
-    tested = run_trials(finals, config, space, data, world, run, log, deliverable)
+            if len(grid) > 2 and value in (grid[0], grid[-1]):
+                log.line(f"{contender.name}: its rate {value:g} is at the edge of the grid, so another may be better")
+        elif contender == chosen[0]:
+            raise ValueError(
+                "every training of the search's networks diverged; search again with --retrain.layer-norm, or with "
+                "lower --retrain.learning-rates"
+            )
+        else:
+            log.line(f"{contender.name}: diverged at every learning rate of the grid, so it is left out")
+    tested = run_trials(finals, config, space, data, world, run, log, finals[0])
     if world.is_main:
         comparison = compare(finals, records, tested, space, settings.layer_norm, run, data)
         write_json(run.comparison_json, comparison)
         for line in lines_of(comparison):
             log.line(line)
     barrier(world)
+    if tested[finals[0].name]["diverged"] is not None:
+        raise ValueError(
+            f"{finals[0].name} diverged on training and validation rows together, so there is nothing to hand over; "
+            "search again with --retrain.layer-norm, or with lower --retrain.learning-rates"
+        )
     return run.winner("1").root
 
 
@@ -118,7 +126,12 @@ def run_trials(
 
     deliverable: the trial whose network is handed over; its folder is written before its record.
     """
-    missing = [trial for trial in trials if finished(trial, config, data, run) is None]
+    missing = [
+        trial
+        for trial in trials
+        if finished(trial, config, data, run) is None
+        or (trial == deliverable and not handed_over(trial, config, data, run))
+    ]
     (missing, *_) = gather_objects(missing, world)  # another process may see the first results already
     mine = missing[world.rank :: world.size]
     for trial in log.progress(mine, len(mine), "training"):
@@ -143,6 +156,22 @@ def shown_loss(record: dict[str, Any]) -> str:
         return f"diverged ({record['diverged']})"
     split = "test" if "test/log_loss" in record else "val"
     return f"{split} log loss {record[f'{split}/log_loss']['value']:.4f}, AUC {record[f'{split}/auc']['value']:.4f}"
+
+
+def handed_over(trial: Trial, config: ClickConfig, data: ClickData, run: RunDir) -> bool:
+    """Whether the winner's folder holds this trial's network, and not one of an earlier retraining. A trial that
+    diverged has no folder."""
+    record = finished(trial, config, data, run)
+    if record is not None and record["diverged"] is not None:
+        return True
+    path = run.winner("1").metrics_json
+    if not path.is_file():
+        return False
+    metrics = read_json(path)
+    return bool(
+        metrics.get("contender") == trial.contender.name
+        and metrics.get("settings") == trial_settings(trial, config, data)
+    )
 
 
 def hand_over(
@@ -177,11 +206,14 @@ def compare(
 ) -> dict[str, Any]:
     """Test metrics of each finalist over its seeds, and the winner's paired differences from the others on the test
     rows."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    diverged: dict[str, str] = {}
     first = finals[0].contender
     for contender in dict.fromkeys(trial.contender for trial in finals):
         trials = [trial for trial in finals if trial.contender == contender]
         found = [tested[trial.name] for trial in trials if tested[trial.name]["diverged"] is None]
+        if len(found) < len(trials):
+            diverged[contender.name] = f"{len(trials) - len(found)} of {len(trials)} tested trainings diverged"
         if not found:
             continue
         row: dict[str, Any] = {
@@ -195,7 +227,7 @@ def compare(
         }
         for metric in COMPARED:
             row[f"test/{metric}"] = over_trainings([record[f"test/{metric}"] for record in found])
-        if contender != first:
+        if contender != first and rows and rows[0]["name"] == first.name:
             row["beside_winner"] = beside(trials, [t for t in finals if t.contender == first], tested, run)
         rows.append(row)
     split = data.split("test")
@@ -205,6 +237,7 @@ def compare(
         "bayes_log_loss": split.bayes_log_loss,
         "synthetic": data.prepared.synthetic,
         "networks": rows,
+        "diverged": diverged,
     }
 
 
@@ -218,16 +251,16 @@ def over_trainings(estimates: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def beside(theirs: Sequence[Trial], ours: Sequence[Trial], tested: dict[str, Any], run: RunDir) -> dict[str, float]:
-    """The other network's log loss minus the winner's on the same rows (above 0: the winner is better), with its
-    interval over rows; of either the logits are averaged over its trainings."""
+    """The other network's mean log loss minus the winner's on the same rows (above 0: the winner is better); the
+    interval is for other rows and other seeds."""
 
-    def logits(trials: Sequence[Trial]) -> tuple[Any, Any]:
+    def logits(trials: Sequence[Trial]) -> tuple[list[torch.Tensor], torch.Tensor]:
         kept = [np.load(run.trial_logits(t.name)) for t in trials if tested[t.name]["diverged"] is None]
-        return torch.from_numpy(np.mean([part["logits"] for part in kept], axis=0)), torch.from_numpy(kept[0]["labels"])
+        return [torch.from_numpy(part["logits"]) for part in kept], torch.from_numpy(kept[0]["labels"])
 
     (other, labels), (winner, _) = logits(theirs), logits(ours)
-    found = paired_difference(other, winner, labels)
-    return {"log_loss": found.log_loss.value, "low": found.log_loss.low, "high": found.log_loss.high}
+    found = paired_over_seeds(other, winner, labels)
+    return {"log_loss": found.value, "low": found.low, "high": found.high}
 
 
 def lines_of(comparison: dict[str, Any]) -> list[str]:
@@ -241,6 +274,7 @@ def lines_of(comparison: dict[str, Any]) -> list[str]:
         lines.append(
             f"{row['name']:20}{row['learning_rate']:6g}{interval:>44}{auc['mean']:9.4f}{macs}{row['params'] / 1e6:9.2f}"
         )
+    lines += [f"{name}: {words}" for name, words in comparison["diverged"].items()]
     if comparison["bayes_log_loss"] is not None:
         lines.append(f"the least that any model can reach on these rows (Bayes): {comparison['bayes_log_loss']:.4f}")
     winner = comparison["networks"][0]["name"]

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from subshot.data.batch import ClickBatch
 from subshot.data.clicks import ClickEvalLoader, first_batches
 from subshot.launch.click_config import ClickConfig, ClickScoreConfig
 from subshot.launch.click_data import ClickData
@@ -24,23 +26,28 @@ from subshot.launch.domain import Scorer
 from subshot.launch.run_log import RunLog
 from subshot.proxies.base import Probe, ProxyUndefined
 from subshot.proxies.sigeo import SigeoMoments, SigeoTerms, SigeoWeights, combine, moments_of, sigeo_terms
-from subshot.proxies.sigeo_reference import reference_sigeo
+from subshot.proxies.sigeo_reference import reference_terms
 from subshot.search.evaluator import Cached, FunctionEvaluator, Infeasible, Score, Sharded, TermScore
+from subshot.search.ranking import kendall
 from subshot.search.sampling import Sampler
 from subshot.supernet.base import Bound
-from subshot.supernet.nasrec_network import Inputs
+from subshot.supernet.nasrec_network import Inputs, NasrecNetwork
 from subshot.supernet.nasrec_supernet import NasrecSupernet
 from subshot.supernet.space import Genotype
 from subshot.train.dist import World, gather_objects
 from subshot.train.run_dir import RunDir, write_json
 from subshot.train.tables import Tables
 
+MOSTLY_A_COUNT = 0.5
+"""Kendall's tau of a score with the number of modules, from which a run is told."""
+
 Embedded = tuple[Inputs, Tensor]
 """((dense, embedded categories), labels) of one batch."""
 
 
 def batches_needed(score: ClickScoreConfig) -> int:
-    return max(score.batches, score.tune_batches) if score.kind == "one_shot" else score.batches
+    """Training batches that the score reads."""
+    return score.tune_batches if score.kind == "one_shot" else score.batches
 
 
 def require_batches(config: ClickConfig, data: ClickData) -> None:
@@ -51,7 +58,8 @@ def require_batches(config: ClickConfig, data: ClickData) -> None:
     if there < batches_needed(config.score):
         raise ValueError(
             f"{config.score.kind} reads {batches_needed(config.score)} batches of {config.batches.batch_size} "
-            f"rows, the training rows hold {there}: lower --batches.batch-size, --score.batches or --score.tune-batches"
+            f"rows, the training rows hold {there}: lower --batches.batch-size or "
+            f"--score.{'tune-batches' if config.score.kind == 'one_shot' else 'batches'}"
         )
 
 
@@ -68,7 +76,7 @@ def make_scorer(
     """Every process holds the same scorer; candidates are dealt out among them."""
     score = config.score
     train = [
-        embedded(batch, tables)
+        embedded(batch, tables, world.device)
         for batch in first_batches(
             data.split("train"),
             count=batches_needed(score),
@@ -79,25 +87,31 @@ def make_scorer(
     ]
     probe = Probe(tuple(train[: score.batches]), F.binary_cross_entropy_with_logits, config.seed)
     function: Callable[[Genotype], Score]
+    caution = None
     if score.kind == "one_shot":
         size, cap = config.batches.eval_batch_size, config.tables.max_rows
         loader = ClickEvalLoader(data.split("val"), batch_size=size, max_rows_per_table=cap)
-        held = [embedded(batch, tables) for batch in loader]
-        held = held[: score.validation_batches or len(held)]
+        held = [
+            embedded(batch, tables, world.device) for batch in islice(loader, score.validation_batches or len(loader))
+        ]
         function = OneShotLogLoss(supernet, train, held, score)
         name = f"validation log loss, negated, after {score.tune_steps} steps of the last layer"
     elif score.kind == "sigeo_reference":
-        function = partial(_reference, supernet, probe)
+        function = Reference(
+            supernet, probe, SigeoWeights(score.zico_weight, score.fisher_rao_weight, score.loss_weight)
+        )
         name = f"SiGeo as the public code computes it, on {score.batches} batches"
     else:
         log.line(f"measuring {score.population} random networks, over which the terms are standardised")
-        moments = population_moments(supernet, probe, sampler, score.population, config.seed, world)
+        population = measured_population(supernet, probe, sampler, score.population, config.seed, world)
+        moments = moments_of(population)
         if world.is_main and not run.score_json.is_file():
             write_json(run.score_json, asdict(moments))
         only_zico = SigeoWeights(zico=1.0, fisher_rao=0.0, loss=0.0)
         all_terms = SigeoWeights(score.zico_weight, score.fisher_rao_weight, score.loss_weight)
         weights = only_zico if score.kind == "zico" else all_terms
         function = Sigeo(supernet, probe, moments, weights)
+        caution = why_only_a_count([combine(terms, moments, weights) for terms in population], population)
         name = (
             f"{score.kind} on {score.batches} batches: {weights.zico:g} z(zico) + {weights.fisher_rao:g} "
             f"z(log Fisher-Rao) - {weights.loss:g} z(loss), z over {score.population} random networks"
@@ -106,18 +120,36 @@ def make_scorer(
     evaluator = Sharded(
         FunctionEvaluator(function), world.rank, world.size, gather, lambda g: supernet.space.cost(g).macs
     )
-    return Scorer(name, Cached(evaluator), None)
+    return Scorer(name, Cached(evaluator), None, caution)
 
 
-def embedded(batch: Any, tables: Tables) -> Embedded:
+def embedded(batch: ClickBatch, tables: Tables, device: torch.device) -> Embedded:
+    there = batch.to(device)
     with torch.no_grad():
-        return (batch.dense, tables(batch)), batch.labels
+        return (there.dense, tables(there)), there.labels
 
 
-def population_moments(
+def why_only_a_count(scores: Sequence[float], population: Sequence[SigeoTerms]) -> str | None:
+    """A caution where the score ranks random networks much as the number of their modules does."""
+    modules = [terms.num_modules for terms in population]
+    if len(set(modules)) < 2 or len(set(scores)) < 2:
+        return None
+    tau = kendall(modules, scores)
+    if abs(tau) < MOSTLY_A_COUNT:
+        return None
+    return (
+        f"over {len(population)} networks this score goes with the number of modules (Kendall's tau {tau:+.2f}): "
+        "it may say little beyond size; compare --score.kind one_shot, and see docs/log.md"
+    )
+
+
+def measured_population(
     supernet: NasrecSupernet, probe: Probe, sampler: Sampler, count: int, seed: int, world: World
-) -> SigeoMoments:
-    """Mean and deviation of each term over seeded random networks, the work shared among the processes."""
+) -> list[SigeoTerms]:
+    """The terms of seeded random networks, over which they are standardised; the work is shared among the processes.
+
+    Networks whose terms are undefined are left out.
+    """
     genotypes = sampler.draw(np.random.default_rng([seed, count]), count)
     mine = []
     for genotype in genotypes[world.rank :: world.size]:
@@ -133,7 +165,7 @@ def population_moments(
             f"SiGeo is defined for {len(ordered)} of {count} random networks, so its terms cannot be standardised; "
             "warm the supernet up (--warmup.fraction) or choose another --score.kind"
         )
-    return moments_of(ordered)
+    return ordered
 
 
 @dataclass(frozen=True)
@@ -167,19 +199,30 @@ def logged(terms: SigeoTerms) -> dict[str, float]:
     }
 
 
-def _reference(supernet: NasrecSupernet, probe: Probe, genotype: Genotype) -> Score:
-    try:
-        return reference_sigeo(Bound(supernet, genotype), probe)
-    except ProxyUndefined as error:
-        return Infeasible(str(error))
+@dataclass(frozen=True)
+class Reference:
+    """SiGeo as the public code computes it, from the classifier alone; higher is better."""
+
+    supernet: NasrecSupernet
+    probe: Probe
+    weights: SigeoWeights
+
+    def __call__(self, genotype: Genotype) -> Score:
+        try:
+            zico, log_fisher_rao, loss = reference_terms(Bound(self.supernet, genotype), self.probe)
+        except ProxyUndefined as error:
+            return Infeasible(str(error))
+        value = self.weights.zico * zico + self.weights.fisher_rao * log_fisher_rao - self.weights.loss * loss
+        return TermScore(value, {"zico": zico, "log_fisher_rao": log_fisher_rao, "loss": loss})
 
 
 @dataclass(frozen=True)
 class OneShotLogLoss:
     """NASRec's ranking: inherited weights, the last layer tuned on training batches, then validation log loss.
 
-    Source: NASRec, eval_subnet_from_supernet.py: Adagrad 0.04 for 500 steps of the last layer. What is in front of it
-    is frozen, so its outputs are computed once a batch, and the steps go round `train`. The supernet is not touched.
+    Source: NASRec, eval_subnet_from_supernet.py: Adagrad 0.04 for 500 steps of the last layer, there on 500 batches.
+    Here the steps go round `train`: what is in front of the last layer is frozen, so its outputs are computed once a
+    batch. The supernet is not touched.
     """
 
     supernet: NasrecSupernet
@@ -190,25 +233,28 @@ class OneShotLogLoss:
     def __call__(self, genotype: Genotype) -> Score:
         network = self.supernet.path(genotype)
         classifier = copy.deepcopy(network.classifier)
-        seen: list[tuple[Any, ...]] = []
-        hook = network.classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
-        with torch.no_grad():
-            for inputs, _ in (*self.train, *self.validation):
-                network(inputs)
-        hook.remove()
-        labels = [label for _, label in (*self.train, *self.validation)]
-        batches = len(self.train)
+        train = [(self._last_inputs(network, inputs), labels) for inputs, labels in self.train]
         optimizer = torch.optim.Adagrad(classifier.parameters(), lr=self.config.tune_rate, eps=1e-2)
         for step in range(self.config.tune_steps):
-            place = step % batches
-            loss = F.binary_cross_entropy_with_logits(classifier(*seen[place]), labels[place])
+            seen, labels = train[step % len(train)]
+            loss = F.binary_cross_entropy_with_logits(classifier(*seen), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         total, rows = 0.0, 0
-        with torch.no_grad():
-            for inputs, label in zip(seen[batches:], labels[batches:], strict=True):
-                logits = classifier(*inputs).double()
-                total += float(F.binary_cross_entropy_with_logits(logits, label.double(), reduction="sum"))
-                rows += len(label)
+        for inputs, labels in self.validation:
+            with torch.no_grad():
+                logits = classifier(*self._last_inputs(network, inputs)).double()
+            total += float(F.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum"))
+            rows += len(labels)
         return -total / rows
+
+    @staticmethod
+    @torch.no_grad()
+    def _last_inputs(network: NasrecNetwork, inputs: Inputs) -> tuple[Any, ...]:
+        """What the last layer is given."""
+        seen: list[tuple[Any, ...]] = []
+        hook = network.classifier.register_forward_pre_hook(lambda module, given: seen.append(given))
+        network(inputs)
+        hook.remove()
+        return seen[0]

@@ -49,7 +49,7 @@ def trial_settings(trial: Trial, config: ClickConfig, data: ClickData) -> dict[s
         "max_rows": config.retrain.max_rows,
         "layer_norm": config.retrain.layer_norm and trial.contender.genotype is not None,
         "table_optimizer": config.tables.optimizer,
-        "data": str(data.prepared.root),
+        "data": data.fingerprint()["manifest_sha256"],
     }
 
 
@@ -75,10 +75,16 @@ def train(
     """
     alone = World(0, 1, device)
     seed = config.seed + 1000 * (trial.seed + 1)
-    network, width = build(trial.contender, space, seed, config.retrain.layer_norm)
+    network, width, small = build(trial.contender, space, seed, config.retrain.layer_norm)
     network.to(device)
     settings = config.retrain
-    tables_config = TablesConfig(embedding_dim=width, optimizer=config.tables.optimizer, max_rows=settings.max_rows)
+    tables_config = TablesConfig(
+        embedding_dim=width,
+        optimizer=config.tables.optimizer if width % 4 == 0 else "adagrad",
+        eps=settings.recipe.eps,
+        max_rows=settings.max_rows,
+        initial="small" if small else "xavier",
+    )
     tables = build_tables(data.fields, tables_config, seed, alone)
     split = data.split("train")
     if trial.tested:
@@ -89,7 +95,9 @@ def train(
     optimizer = make_optimizer(network, list(network.parameters()), recipe)
     losses, diverged = [], None
     try:
-        for result in fit(lambda step: network, optimizer, loader, recipe, click_task(tables), alone, 1, 0, seed):
+        for result in fit(
+            lambda step: network, optimizer, loader, recipe, click_task(tables, device), alone, 1, 0, seed
+        ):
             losses.append(result.loss)
     except FloatingPointError as error:
         diverged = f"step {len(losses)}: {error}"
@@ -108,7 +116,7 @@ def train(
     }
     if diverged is None:
         looked_at = "test" if trial.tested else "val"
-        logits, labels = predict(network, tables, data.split(looked_at), cap, config.batches.eval_batch_size)
+        logits, labels = predict(network, tables, data.split(looked_at), cap, config.batches.eval_batch_size, device)
         metrics = asdict(click_metrics(logits, labels, seed=config.seed))
         record |= {f"{looked_at}/{name}": value for name, value in metrics.items()}
         if trial.tested:
@@ -125,14 +133,15 @@ def keep(trial: Trial, trained: Trained, run: RunDir) -> None:
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, tables: Tables, split: ClickSplit, max_rows: int, batch_size: int
+    network: nn.Module, tables: Tables, split: ClickSplit, max_rows: int, batch_size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """(logits, labels) [rows] of a whole split, in its order, on the CPU."""
     network.eval()
     logits, labels = [], []
     for batch in ClickEvalLoader(split, batch_size=batch_size, max_rows_per_table=max_rows):
-        logits.append(network((batch.dense, tables(batch))).cpu())
-        labels.append(batch.labels.cpu())
+        there = batch.to(device)
+        logits.append(network((there.dense, tables(there))).cpu())
+        labels.append(batch.labels)
     return torch.cat(logits), torch.cat(labels)
 
 

@@ -56,7 +56,9 @@ def warm_up(
         optimizer.follow(network.parameters())
         return network
 
-    steps = fit(path_at, optimizer, loader, config.recipe, click_task(tables), world, num_shards, start, seed)
+    steps = fit(
+        path_at, optimizer, loader, config.recipe, click_task(tables, world.device), world, num_shards, start, seed
+    )
     recent: deque[float] = deque(maxlen=config.stuck_steps)
     saved, rows, seconds = start, 0, 0.0
     try:
@@ -77,15 +79,22 @@ def warm_up(
                 saved = done
                 log.line(f"step {done}: loss {sum(recent) / len(recent):.4f} (mean of {len(recent)} steps)")
     except FloatingPointError as error:
+        kept = f"rolled back to step {saved}, which is in {run.warmup_checkpoint}" if saved else "no step was kept"
         raise ValueError(
-            f"the warm-up diverged: {error}; rolled back to step {saved}, the last one kept in {run.root}; begin a new "
-            f"run with a lower --warmup.recipe.learning-rate (now {config.recipe.learning_rate:g})"
+            f"the warm-up diverged: {error}; {kept}; begin a new run with a lower --warmup.recipe.learning-rate "
+            f"(now {config.recipe.learning_rate:g})"
         ) from error
     if total > start:
-        mean = sum(recent) / len(recent)
+        last = list(recent)[-max(1, total // 10) :]
+        mean = sum(last) / len(last)
         log.line(
-            f"warm: mean loss {mean:.4f} in the last {len(recent)} steps; {rows / max(seconds, 1e-9):.0f} rows a second"
+            f"warm: mean loss {mean:.4f} in the last {len(last)} steps; {rows / max(seconds, 1e-9):.0f} rows a second"
         )
+        if mean >= entropy(base_rate):
+            log.line(
+                f"caution: predicting the base rate has a loss of {entropy(base_rate):.4f}: the supernet has learned "
+                "nothing, and its scores say little (lower --warmup.recipe.learning-rate, or raise --warmup.fraction)"
+            )
     save(supernet, tables, world, run)
 
 

@@ -139,6 +139,10 @@ def _summary(
     for method, genotype, reached in sorted(seen, key=lambda row: -row[2]):
         best.setdefault(genotype, _network(networks, genotype, reached, method))
     found["best"] = list(best.values())[: config.evolution.best]
+    found["best_of"] = {
+        method: [_network(networks, c.genotype, c.score, method) for c in state.best]
+        for method, state in states.items()
+    }
     winner = tuple(found["best"][0]["genotype"])
     controls = same_cost_networks(networks, winner, config.seed, config.evolution.controls)
     found["controls"] = [_network(networks, genotype, None, "control") for genotype in controls]

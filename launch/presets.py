@@ -150,7 +150,7 @@ NASREC_EVOLUTION = EvolutionConfig(
     schedule="falling",
     crossover=0.0,
     best=15,
-    controls=15,
+    controls=5,
     patience=2048,
 )
 """NASRec's: 128 random networks, then 240 generations of 8 children of the best of 64 (nasrec/searcher)."""
@@ -162,6 +162,7 @@ NASREC_WARMUP = Recipe(
     schedule="cosine",
     warmup_epochs=0.1,
     weight_decay=0.0,
+    label_smoothing=0.0,
     clip_norm=5.0,
 )
 """NASRec's training of supernets, and with another rate of final networks."""

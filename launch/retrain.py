@@ -40,7 +40,7 @@ class RetrainArguments:
     index: int | None = None
     """Only this line of the manifest, counted from 0: one element of a job array."""
     epochs: int | None = None
-    """Instead of the preset's; the decay of the learning rate is rescaled to it."""
+    """Instead of the preset's; the schedule of the learning rate is rescaled to it."""
     data: Path | None = None
     """Instead of the folder that the search used."""
 
@@ -59,7 +59,9 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
         )
     config: Any = read_config(run)
     if arguments.epochs is not None:
-        recipe = replace(config.retrain.recipe, epochs=arguments.epochs)
+        recipe = config.retrain.recipe
+        longer = arguments.epochs / max(1, recipe.epochs)
+        recipe = replace(recipe, epochs=arguments.epochs, warmup_epochs=recipe.warmup_epochs * longer)
         config = replace(config, retrain=replace(config.retrain, recipe=recipe))
     if arguments.data is not None:
         config = replace(config, data=arguments.data)

@@ -190,7 +190,8 @@ def table_dim(name: str, dim: int = EMBEDDING_DIM) -> int:
 def build_baseline(
     name: str, dense_features: int, sparse_fields: int, generator: torch.Generator, dim: int = EMBEDDING_DIM
 ) -> nn.Module:
-    """A baseline at its default sizes: weights Xavier's uniform, drawn on the CPU, biases 0.
+    """A baseline at its default sizes, drawn on the CPU: weights Xavier's uniform, biases 0; in linear and
+    factorisation terms 0 and normal of deviation 0.01, so that training starts near the base rate.
 
     Raises ValueError for an unknown name, for no field, and where DLRM has no pair of vectors.
     """
@@ -202,7 +203,18 @@ def build_baseline(
             nn.init.zeros_(parameter)
         else:
             nn.init.xavier_uniform_(parameter, generator=generator)
+    for module in network.modules():
+        if isinstance(module, LogisticRegression):
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+        if isinstance(module, FactorizationMachine):
+            nn.init.normal_(module.vectors, std=0.01, generator=generator)
     return network
+
+
+def adds_products(name: str) -> bool:
+    """Whether a baseline's logit is a sum of embeddings and their products, so that its tables must start small."""
+    return _known(name) in ("logistic_regression", "fm", "deepfm")
 
 
 def _known(name: str) -> str:

@@ -149,6 +149,25 @@ def paired_difference(first: Tensor, second: Tensor, labels: Tensor) -> PairedDi
     )
 
 
+def paired_over_seeds(first: Sequence[Tensor], second: Sequence[Tensor], labels: Tensor) -> Estimate:
+    """Mean log loss of one model's trainings minus that of another's, all logits [n] on the same rows.
+
+    The interval is for other rows and other seeds: the variance of the rows' mean differences and those of either
+    model's trainings add up, with Welch's degrees of freedom. A model that was trained once is taken to vary with rows
+    alone. Below 0: the first is better.
+    """
+    losses = [np.stack([_losses(*_rows(logits, labels)) for logits in model]) for model in (first, second)]
+    difference = losses[0].mean(axis=0) - losses[1].mean(axis=0)
+    seeds = [model.mean(axis=1) for model in losses]
+    parts = [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in seeds if len(values) > 1]
+    variance = _standard_error(difference) ** 2 + sum(part for part, _ in parts)
+    noise = sum(part**2 / freedom for part, freedom in parts)
+    freedom = variance**2 / noise if noise > 0 else math.inf
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * math.sqrt(variance)
+    value = _mean(difference)
+    return Estimate(value, value - half, value + half)
+
+
 def over_seeds(values: Sequence[float]) -> SeedSummary:
     """Raises ValueError for fewer than two values, and where one is not finite."""
     if len(values) < 2 or not all(math.isfinite(value) for value in values):

@@ -18,7 +18,7 @@ class Recipe:
     """An optimiser, its schedule and its length."""
 
     epochs: int
-    """Passes over the training images; 0 leaves the weights at their initialisation."""
+    """Passes over the training examples; 0 leaves the weights at their initialisation."""
     learning_rate: float
     """The peak; it is reached after `warmup_epochs` and falls to 0 at the end, so a shorter run rescales the decay."""
     optimizer: Literal["sgd", "adam", "adagrad"] = "sgd"

@@ -21,6 +21,8 @@ from subshot.train.dist import World, broadcast, gather_rows
 from subshot.train.sharded_tables import ShardedStorage
 from subshot.train.table_storage import DenseStorage, FusedStorage, Storage, TableOptimizer, TableShape, TableTensors
 
+SMALL = 0.01
+
 Fields = Sequence[tuple[str, int]]
 """(name, cardinality) of the categorical fields, in the order of a batch."""
 
@@ -38,6 +40,8 @@ class TablesConfig:
     """Added to the root in Adagrad; NASRec's value."""
     max_rows: int = 0
     """No table gets more rows; 0: no limit. Loaders must map ids with the same limit."""
+    initial: Literal["xavier", "small"] = "xavier"
+    """xavier: normal, as NASRec's. small: normal of deviation 0.01, for models that add up products of embeddings."""
     sharding: Literal["none", "dmp"] = "none"
     """none: every process holds all tables and makes the same updates. dmp: torchrec's DistributedModelParallel deals
     the tables out; one process alone holds all of them here too."""
@@ -183,7 +187,7 @@ class Tables:
         """Weights as `initial_weight` gives them, accumulators 0."""
         sizes = dict(zip(self.names, self._rows.tolist(), strict=True))
         for name, tensors in self._storage.tensors().items():
-            self._unpadded(tensors.weight).copy_(initial_weight(name, sizes[name], self.config.embedding_dim, seed))
+            self._unpadded(tensors.weight).copy_(initial_weight(name, sizes[name], self.config, seed))
             tensors.accumulator.zero_()
 
     def _check(self, sparse: KeyedJaggedTensor) -> None:
@@ -260,11 +264,14 @@ def build_tables(fields: Fields, config: TablesConfig, seed: int, world: World) 
     return tables
 
 
-def initial_weight(name: str, rows: int, columns: int, seed: int) -> Tensor:
-    """Xavier normal [rows, columns], standard deviation sqrt(2 / (rows + columns)), from (seed, name, shape) alone."""
+def initial_weight(name: str, rows: int, config: TablesConfig, seed: int) -> Tensor:
+    """Normal [rows, embedding_dim] from (seed, name, shape) alone; deviation sqrt(2 / (rows + columns)), or 0.01."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return nn.init.xavier_normal_(torch.empty(rows, columns), generator=generator)
+    weight = torch.empty(rows, config.embedding_dim)
+    if config.initial == "small":
+        return nn.init.normal_(weight, std=SMALL, generator=generator)
+    return nn.init.xavier_normal_(weight, generator=generator)
 
 
 def gradient_square_norm(ids: Tensor, gradient: Tensor, rows: Tensor) -> float:

@@ -19,7 +19,7 @@ from subshot.launch import click_charts, click_findings
 from subshot.launch.click_charts import block_graph, reads, rows_of, wires
 from subshot.launch.click_domain import ClickNetworks
 from subshot.launch.click_report import CLICK_ENDINGS, SECTIONS
-from subshot.launch.click_scoring import Sigeo, population_moments
+from subshot.launch.click_scoring import Sigeo, measured_population
 from subshot.launch.config import to_json
 from subshot.launch.domain import Scorer
 from subshot.launch.explore import explore
@@ -30,7 +30,7 @@ from subshot.launch.report import report_for, write_report
 from subshot.launch.run_log import RunLog
 from subshot.launch.vision_report import REPORT as VISION_REPORT
 from subshot.proxies.base import Probe
-from subshot.proxies.sigeo import SigeoWeights
+from subshot.proxies.sigeo import SigeoWeights, moments_of
 from subshot.search.evaluator import Cached, FunctionEvaluator
 from subshot.search.evolution import EvolutionConfig
 from subshot.search.ranking import kendall
@@ -61,7 +61,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
         inputs = (torch.rand(16, DENSE, generator=generator), torch.rand(16, FIELDS, 16, generator=generator))
         batches.append((inputs, torch.randint(0, 2, (16,), generator=generator).float()))
     probe = Probe(tuple(batches), F.binary_cross_entropy_with_logits, 0)
-    moments = population_moments(supernet, probe, networks.sampler(), 8, 0, world)
+    moments = moments_of(measured_population(supernet, probe, networks.sampler(), 8, 0, world))
     write_json(run.config_json, to_json(config))
     write_json(run.environment_json, {"python": "3.11", "processes": 1})
     write_json(run.score_json, asdict(moments))
@@ -197,7 +197,7 @@ def test_it_has_the_figures_of_the_comparison(page: str) -> None:
 
 def test_it_says_how_the_winner_was_chosen(page: str) -> None:
     words = words_of(page)
-    assert "chose the winner among 2 by score and the control among 1 random networks" in words
+    assert "chose the winner among 2 of evolution" in words
     assert "The winner is number 2 of these by score" in words
     assert "only 3 networks of it were trained from scratch" in words
     assert "diverged diverged" in words
@@ -206,7 +206,7 @@ def test_it_says_how_the_winner_was_chosen(page: str) -> None:
 
 def test_the_winner_is_the_one_that_was_handed_over(retrained: RunDir, searched: RunDir) -> None:
     record = read_record(retrained)
-    assert record.winner is not None and record.winner["genotype"] == record.architecture["genotype"]
+    assert record.winner is not None and record.winner["genotype"] == record.winners[0]["settings"]["genotype"]
     assert record.winner["score"] == record.summary["best"][1]["score"]
     before = read_record(searched)
     assert before.winner is not None and before.winner["score"] == before.summary["best"][0]["score"]

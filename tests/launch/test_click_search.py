@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -186,8 +187,8 @@ def test_a_killed_warm_up_goes_on_to_the_same_supernet(work: Path, alone: RunDir
 def test_the_comparison_has_everybody_with_seeds(retrained: RunDir) -> None:
     found = read_json(retrained.comparison_json)
     names = [row["name"] for row in found["networks"]]
-    assert names[0].startswith("rank-") and names[1].startswith("random-")
-    assert names[2:] == ["logistic_regression", "dlrm"]
+    assert names[0].startswith("rank-") and names[1].startswith("random-rank-") and names[2] == "random-1"
+    assert names[3:] == ["logistic_regression", "dlrm"]
     assert found["synthetic"] and found["bayes_log_loss"] is not None
     for row in found["networks"]:
         assert row["test/log_loss"]["n"] == 2
@@ -198,7 +199,7 @@ def test_the_comparison_has_everybody_with_seeds(retrained: RunDir) -> None:
 def test_the_test_split_is_seen_by_finals_alone(retrained: RunDir) -> None:
     records = [read_json(path) for path in (retrained.root / "trials").glob("*.json")]
     finals = [record for record in records if record["settings"]["tested"]]
-    assert len(finals) == 2 * 4
+    assert len(finals) == 2 * 5
     for record in records:
         assert ("test/log_loss" in record) == record["settings"]["tested"]
         assert ("val/log_loss" in record) == (not record["settings"]["tested"] and record["diverged"] is None)
@@ -220,7 +221,8 @@ def test_the_winner_serves_what_was_measured(work: Path, retrained: RunDir) -> N
     (served,) = session.run(["probabilities"], {given.name: fed[given.name] for given in session.get_inputs()})
     np.testing.assert_allclose(served, golden["probabilities"], atol=1e-5)
     metrics = read_json(folder.metrics_json)
-    logits = np.load(retrained.trial_logits(metrics["name"] if "lr" in metrics["name"] else trial_of(retrained)))
+    assert metrics["contender"] == read_json(retrained.comparison_json)["networks"][0]["name"]
+    logits = np.load(retrained.trial_logits(trial_of(retrained)))
     np.testing.assert_allclose(1 / (1 + np.exp(-logits["logits"][:16])), golden["probabilities"], atol=1e-5)
     test = open_clicks(work / "prepared").test
     np.testing.assert_array_equal(logits["labels"], np.concatenate([block.read().labels for block in test.blocks]))
@@ -232,6 +234,21 @@ def test_the_winner_serves_what_was_measured(work: Path, retrained: RunDir) -> N
 def trial_of(run: RunDir) -> str:
     row = read_json(run.comparison_json)["networks"][0]
     return f"{row['name']}-lr{row['learning_rate']:g}-seed0-tested"
+
+
+def test_another_top_hands_over_its_own_winner(
+    work: Path, retrained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its trainings are all there already."""
+    copy = RunDir(Path(shutil.copytree(retrained.root, tmp_path / "copy")))
+    metrics = read_json(copy.winner("1").metrics_json)
+    stale = metrics | {"contender": "rank-9"}
+    copy.winner("1").metrics_json.write_text(json.dumps(stale))
+    monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(copy.root)])
+    assert retrain.main() == 0
+    again = read_json(copy.winner("1").metrics_json)
+    assert again["contender"] == metrics["contender"]
+    assert again["test/log_loss"] == metrics["test/log_loss"]
 
 
 def test_a_finished_retraining_does_nothing_again(
@@ -252,10 +269,18 @@ def test_a_finished_retraining_does_nothing_again(
         (["nasrec-small-criteo", "--data", "prepared", "--batches.batch-size", "9000"], "batch_size 9000 is larger"),
         (["nasrec-small-criteo", "--data", "prepared", "--limits.max-macs", "10"], "only 0 of"),
         (["nasrec-small-criteo", "--data", "prepared", "--space.max-dense-dim", "8"], "the smallest are 16 and 16"),
+        (["nasrec-small-criteo", "--data", "prepared", "--retrain.baselines", "svm"], "there is no baseline 'svm'"),
         (
-            ["nasrec-small-criteo", "--data", "prepared", "--retrain.baselines", "svm"],
-            "there is no baseline 'svm'",
+            ["nasrec-small-avazu", "--data", "prepared"],
+            "nasrec-small-avazu is for avazu, and prepared holds",
         ),
+        (["nasrec-small-criteo", "--data", "prepared", "--retrain.seeds", "0"], "retrain.seeds is 0"),
+        (["nasrec-small-criteo", "--data", "prepared", "--retrain.learning-rates", "-1"], "learning_rates has -1.0"),
+        (["nasrec-small-criteo", "--data", "prepared", "--retrain.batch-size", "7000"], "there are 3200 training rows"),
+        (["nasrec-small-criteo", "--data", "prepared", "--warmup.checkpoint-steps", "0"], "checkpoint_steps is 0"),
+        (["nasrec-small-criteo", "--data", "prepared", "--warmup.recipe.optimizer", "sgd"], "can only be 'adagrad'"),
+        (["nasrec-small-criteo", "--data", "prepared", "--score.population", "1"], "score.population is 1"),
+        (["nasrec-small-criteo", "--data", "prepared", "--seed", "-1"], "seed is -1"),
     ],
 )
 def test_mistakes_end_with_2_and_one_sentence(
@@ -276,6 +301,16 @@ def test_mistakes_end_with_2_and_one_sentence(
     assert not (work / "mistake").exists()
 
 
+def test_other_clicks_under_the_same_path_are_refused(
+    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_synthetic_log(work / "other.tsv", 4000, 1)
+    prepare_clicks("criteo", raw, work / "other", PrepareOptions(max_rows_per_table=300))
+    monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(alone.root), f"--data={work / 'other'}"])
+    assert retrain.main() == 2
+    assert "holds other clicks than those that" in capsys.readouterr().err
+
+
 def test_a_diverging_warm_up_stops_with_the_reason(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,7 +320,7 @@ def test_a_diverging_warm_up_stops_with_the_reason(
     monkeypatch.setattr(sys, "argv", ["launch/search.py", *arguments])
     assert search.main() == 2
     said = capsys.readouterr().err
-    assert "the warm-up diverged: the mean loss of 3 steps is" in said and "rolled back to step" in said
+    assert "the warm-up diverged: the mean loss of 3 steps is" in said and "no step was kept" in said
     assert not (work / "diverged" / "supernet.safetensors").exists()
 
 

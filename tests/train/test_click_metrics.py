@@ -18,6 +18,7 @@ from subshot.train.click_metrics import (
     log_loss,
     over_seeds,
     paired_difference,
+    paired_over_seeds,
 )
 from subshot.train.dist import World
 
@@ -204,3 +205,24 @@ def test_what_is_refused(logits: list[float], labels: list[float], message: str)
 
 def test_the_log_loss_needs_no_second_class() -> None:
     assert log_loss(torch.zeros(3), torch.ones(3)) == pytest.approx(math.log(2), rel=1e-15)
+
+
+def test_paired_over_seeds_is_the_difference_of_the_means_and_knows_about_seeds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (500,), generator=generator).float()
+    first = [torch.randn(500, generator=generator) for _ in range(3)]
+    second = [torch.randn(500, generator=generator) for _ in range(3)]
+    found = paired_over_seeds(first, second, labels)
+    means = [sum(log_loss(logits, labels) for logits in model) / 3 for model in (first, second)]
+    assert found.value == pytest.approx(means[0] - means[1])
+    once = paired_over_seeds(first[:1], second[:1], labels)
+    assert once.value == pytest.approx(paired_difference(first[0], second[0], labels).log_loss.value)
+    assert once.high - once.low == pytest.approx(
+        paired_difference(first[0], second[0], labels).log_loss.high
+        - paired_difference(first[0], second[0], labels).log_loss.low
+    )
+    # trainings that are equal on these rows add nothing; ones that differ much make the interval wide
+    same = paired_over_seeds([first[0]] * 3, [second[0]] * 3, labels)
+    assert same.high - same.low == pytest.approx(once.high - once.low)
+    apart = paired_over_seeds([first[0], first[0] + 3.0], [second[0]] * 2, labels)
+    assert apart.high - apart.low > 3 * (once.high - once.low)

@@ -103,13 +103,16 @@ def test_tables_are_a_function_of_seed_and_field(config) -> None:
     assert list(state) == [f"{name}.{part}" for name in NAMES for part in ("weight", "accumulator")]
     for name, rows in FIELDS:
         weight = state[f"{name}.weight"]
-        assert torch.equal(weight, initial_weight(name, rows, config.embedding_dim, 5))
+        assert torch.equal(weight, initial_weight(name, rows, config, 5))
         assert not state[f"{name}.accumulator"].any()
     other = build_tables(FIELDS[::-1], config, 5, ALONE).state()
     assert equal({name: other[name] for name in state}, state)
-    assert not torch.equal(initial_weight("C1", 9, 4, 5), initial_weight("C1", 9, 4, 6))
-    assert not torch.equal(initial_weight("C1", 9, 4, 5), initial_weight("C2", 9, 4, 5))
-    large = initial_weight("C1", 50_000, 16, 0)
+    narrow = TablesConfig(embedding_dim=4)
+    assert not torch.equal(initial_weight("C1", 9, narrow, 5), initial_weight("C1", 9, narrow, 6))
+    assert not torch.equal(initial_weight("C1", 9, narrow, 5), initial_weight("C2", 9, narrow, 5))
+    small = initial_weight("C1", 50_000, TablesConfig(initial="small"), 0)
+    assert abs(float(small.std()) / 0.01 - 1) < 0.01
+    large = initial_weight("C1", 50_000, TablesConfig(), 0)
     assert abs(float(large.std()) / (2 / 50_016) ** 0.5 - 1) < 0.01 and abs(float(large.mean())) < 1e-4
 
 
