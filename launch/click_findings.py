@@ -151,7 +151,7 @@ def of_the_selection(record: Record) -> list[str]:
     rates = ", ".join(f"{rate:g}" for rate in grid)
     said = [
         f"The validation split chose the winner among {drawn[0]} of evolution, another among {drawn[1]} of random "
-        f"search at the same budget, both by score, and the control among {drawn[2]} random networks of the winner's cost. "
+        f"search at the same budget, both by score, and the control among {drawn[2]} random networks of its cost. "
         f"These, and every baseline, were tuned over the same learning rates ({rates}). No choice was made on the test "
         "split."
     ]
