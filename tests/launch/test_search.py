@@ -162,7 +162,7 @@ def test_a_run_is_never_overwritten(
 def test_presets_survive_json(name: str) -> None:
     preset = PRESETS[name]()
     assert preset.preset == name
-    assert from_json(VisionConfig, json.loads(json.dumps(to_json(preset)))) == preset
+    assert from_json(type(preset), json.loads(json.dumps(to_json(preset)))) == preset
 
 
 def test_json_of_another_version_is_refused_by_field() -> None:
