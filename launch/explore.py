@@ -7,6 +7,7 @@ disk, so a stopped search goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,11 +77,14 @@ def _run(
     log: RunLog,
 ) -> State:
     state = states[method]
+    begun, seconds = state.evaluated, 0.0
 
     def generations() -> Iterator[Proposal]:
-        nonlocal state
+        nonlocal state, seconds
         while proposals := ask(settings, sampler, state):
+            began = time.perf_counter()
             scores = scorer.evaluator.evaluate([proposal.genotype for proposal in proposals])
+            seconds += time.perf_counter() - began
             before = state.evaluated
             state = tell(settings, state, proposals, scores)
             states[method] = state
@@ -94,7 +98,8 @@ def _run(
     best = state.best[0].score if state.best else None
     if best is None:
         raise ValueError(f"{method}: not one of {state.evaluated} candidates could be scored; see {run.history_jsonl}")
-    log.line(f"{method}: best score {best:.6g}; {why_finished(settings, sampler, state)}")
+    rate = f"; {(state.evaluated - begun) / seconds:.3g} candidates scored a second" if seconds else ""
+    log.line(f"{method}: best score {best:.6g}; {why_finished(settings, sampler, state)}{rate}")
     return state
 
 

@@ -16,8 +16,9 @@ class PathSampling:
     full_path_steps: the probability of the full path (every operator and connection at the greatest width) falls
     linearly from 1 at step 0 to 0 there. connections: how many inputs a block of the other paths reads.
 
-    Source: NASRec, section 4 and train_supernet.py, where the draw of the whole and of each block are independent and
-    the number of steps (15,000 on Criteo) is fixed, so that a short warm-up hardly leaves the full path.
+    Source: NASRec, section 4 and train_supernet.py. There the draws for connections and for each block are independent,
+    here one draw decides for the whole path; and there the number of steps (15,000 on Criteo) is fixed, so that a short
+    warm-up hardly leaves the full path.
     """
 
     full_path_steps: int
