@@ -30,6 +30,7 @@ from subshot.launch.click_winner import write_click_winner
 from subshot.launch.domain import RetrainPlan
 from subshot.launch.run_log import RunLog
 from subshot.supernet.nasrec import NasrecSpace
+from subshot.supernet.space import Genotype
 from subshot.train.click_metrics import over_seeds, paired_over_seeds
 from subshot.train.dist import World, barrier, gather_objects
 from subshot.train.run_dir import RunDir, read_json, write_json
@@ -87,6 +88,8 @@ def retrain(
         write_json(run.comparison_json, comparison)
         for line in lines_of(comparison):
             log.line(line)
+        assert chosen[0].genotype is not None
+        log.line(f"{chosen[0].name}, block by block: {in_words(space, chosen[0].genotype)}")
     barrier(world)
     if tested[finals[0].name]["diverged"] is not None:
         raise ValueError(
@@ -94,6 +97,22 @@ def retrain(
             "search again with --retrain.layer-norm, or with lower --retrain.learning-rates"
         )
     return run.winner("1").root
+
+
+def in_words(space: NasrecSpace, genotype: Genotype) -> str:
+    """What each block that the classifier depends on holds: operators with their widths, inputs in brackets."""
+    words = []
+    for number, block in enumerate(space.decode(genotype).blocks, start=1):
+        parts = []
+        if block.dense_ops:
+            read = "+".join(map(str, block.dense_in or (*block.left, *block.right)))
+            parts.append(f"{block.dense_ops[0]} {block.dense_dim} [{read}]")
+        if block.sparse_ops:
+            parts.append(f"{block.sparse_ops[0]} {block.sparse_dim} [{'+'.join(map(str, block.sparse_in))}]")
+        parts += [name for name, on in (("fm", block.fm), ("dense_to_sparse", block.dense_to_sparse)) if on]
+        if parts:
+            words.append(f"{number}: {', '.join(parts)}")
+    return "; ".join(words)
 
 
 def best_rate(contender: Contender, grid: Sequence[float], records: dict[str, dict[str, Any]]) -> float | None:
