@@ -1,7 +1,7 @@
 """How good predicted click probabilities are, with 95 % intervals, and whether two models really differ.
 
-All from logits [n] and labels [n] (0 or 1) of a whole split; `gathered` brings the ranks' shares together. Sums are
-exact or in float64, over rows that are put in one order first, so neither batches nor ranks change a bit of any figure.
+All from logits [n] and labels [n] (0 or 1) of a whole split. Sums are exact or in float64, over rows that are put in
+one order first, so that neither batches nor ranks change a bit of any figure.
 
 Intervals are for other rows of the same kind, which they take to be independent; they say nothing about another seed
 of training (`over_seeds` does) and are too narrow where a user's clicks go together. Means and functions of means have
@@ -15,12 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
-
-from subshot.train.dist import World, gather_objects
 
 LEVEL = 0.95
 BINS = 15
@@ -80,13 +77,6 @@ class SeedSummary:
     sd: float
     low: float
     high: float
-
-
-def gathered(logits: Tensor, labels: Tensor, world: World) -> tuple[Tensor, Tensor]:
-    """All ranks' rows, on every rank: float32 [n] each, on the CPU. A rank may have none."""
-    share = (logits.detach().float().cpu(), labels.detach().float().cpu())
-    everywhere = gather_objects(share, world)
-    return torch.cat([part[0] for part in everywhere]), torch.cat([part[1] for part in everywhere])
 
 
 def entropy(rate: float) -> float:

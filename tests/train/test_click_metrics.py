@@ -14,13 +14,11 @@ from subshot.train.click_metrics import (
     ClickMetrics,
     Estimate,
     click_metrics,
-    gathered,
     log_loss,
     over_seeds,
     paired_difference,
     paired_over_seeds,
 )
-from subshot.train.dist import World
 
 
 def split(n: int, seed: int = 0, sharpness: float = 1.0, decimals: int = 1) -> tuple[Tensor, Tensor]:
@@ -146,12 +144,6 @@ def test_the_order_of_rows_does_not_change_a_bit() -> None:
     assert log_loss(logits[rows], labels[rows]) == want.log_loss.value
     other = logits + split(5000, 4)[0]
     assert paired_difference(logits[rows], other[rows], labels[rows]) == paired_difference(logits, other, labels)
-
-
-def test_a_world_of_one_gathers_its_own() -> None:
-    logits, labels = split(10)
-    found = gathered(logits.double().requires_grad_(True), labels.bool(), World(0, 1, torch.device("cpu")))
-    assert torch.equal(found[0], logits) and torch.equal(found[1], labels)
 
 
 def test_paired_differences_are_those_of_resampled_rows() -> None:
