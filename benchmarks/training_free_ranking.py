@@ -21,23 +21,23 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from subshot.proxies import PROXIES
-from subshot.proxies.base import Probe, ProxyUndefined
-from subshot.search.ranking import bootstrap, kendall, spearman
+from subshot.proxies import PROXIES, ProxyUndefined
+from subshot.search.aggregation import log_rank_sum
+from subshot.search.ranking import bootstrap, kendall, partial_kendall, spearman
 from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.network import build_network
 from subshot.supernet.space import Genotype
 
 Scores = NDArray[np.float64]
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 AZ_NAS = ("az_expressivity", "az_progressivity", "az_trainability")
 SIZE = "activation_elements"
-BATCHES = 2
+BATCHES = max(proxy.num_batches for proxy in PROXIES.values())
 MEASURED = tuple(name for name in PROXIES if name != "synflow")
 """log_synflow ranks exactly as synflow does."""
 
@@ -48,7 +48,7 @@ def read_table(folder: Path) -> tuple[list[Genotype], Scores]:
     return [tuple(map(int, arch)) for arch in table["arch"]], table["mean_acc"].to_numpy()
 
 
-def read_probe(folder: Path, size: int, batch_size: int, seed: int) -> Probe:
+def read_batches(folder: Path, size: int, batch_size: int, seed: int) -> list[Batch]:
     """Training images drawn with the seed, standardised by channel, averaged down to `size` pixels."""
     with np.load(folder / "cifar10_train10k.npz", allow_pickle=False) as arrays:
         rows = np.random.default_rng(seed).permutation(len(arrays["labels"]))[: BATCHES * batch_size]
@@ -56,7 +56,7 @@ def read_probe(folder: Path, size: int, batch_size: int, seed: int) -> Probe:
     images = F.adaptive_avg_pool2d(torch.from_numpy(pixels).movedim(3, 1).float(), size)
     images = (images - images.mean(dim=(0, 2, 3), keepdim=True)) / images.std(dim=(0, 2, 3), keepdim=True)
     targets = torch.from_numpy(labels.astype(np.int64))
-    return Probe(tuple(zip(images.split(batch_size), targets.split(batch_size), strict=True)), seed=seed)
+    return list(zip(images.split(batch_size), targets.split(batch_size), strict=True))
 
 
 def initialise(model: nn.Module, seed: int) -> None:
@@ -70,7 +70,7 @@ def initialise(model: nn.Module, seed: int) -> None:
 
 
 def score_all(
-    genotypes: list[Genotype], names: list[str], probe: Probe, seed: int
+    genotypes: list[Genotype], names: list[str], batches: list[Batch], seed: int
 ) -> tuple[dict[str, Scores], dict[str, float]]:
     """Scores (nan where undefined, turned so that higher is better) and milliseconds a network, by proxy."""
     space = nasbench_macro()
@@ -83,7 +83,7 @@ def score_all(
             proxy = PROXIES[name]
             start = time.perf_counter()
             try:
-                scores[name][row] = proxy(model, probe) * (1.0 if proxy.maximize else -1.0)
+                scores[name][row] = proxy(model, batches, seed=seed) * (1.0 if proxy.maximize else -1.0)
             except ProxyUndefined as reason:
                 print(f"{''.join(map(str, genotype))}: {name} is undefined: {reason}")
             seconds[name] += time.perf_counter() - start
@@ -96,18 +96,6 @@ def closed_form(genotypes: list[Genotype]) -> dict[str, Scores]:
     return {**costs, "non-identity layers": (genes != 0).sum(axis=1).astype(np.float64)}
 
 
-def log_rank_sum(columns: list[Scores]) -> Scores:
-    """AZ-NAS's aggregation: the sum of log(rank / n), rank 1 the worst."""
-    return np.asarray(np.sum([np.log(rankdata(column) / len(column)) for column in columns], axis=0))
-
-
-def partial_tau(truth: Scores, scores: Scores, given: Scores) -> float:
-    """Kendall's partial tau (1942): the correlation of truth and scores with that of each with `given` taken out."""
-    with_truth, with_scores = kendall(truth, given), kendall(scores, given)
-    rest = (1 - with_truth**2) * (1 - with_scores**2)
-    return (kendall(truth, scores) - with_truth * with_scores) / rest**0.5 if rest > 1e-9 else float("nan")
-
-
 def row(name: str, accuracy: Scores, scores: Scores, size: Scores, milliseconds: float | None = None) -> str:
     known = np.isfinite(scores)
     truth, scores, size = accuracy[known], scores[known], size[known]
@@ -115,7 +103,10 @@ def row(name: str, accuracy: Scores, scores: Scores, size: Scores, milliseconds:
     better = truth >= np.median(truth)
     parts = [f"{name:28}", f"{tau.value:6.3f} [{tau.low:6.3f}, {tau.high:6.3f}]", f"{spearman(truth, scores):6.3f}"]
     parts.append(f"{kendall(truth[better], scores[better]):6.3f}")
-    parts.append(f"{partial_tau(truth, scores, size):6.3f}")
+    try:
+        parts.append(f"{partial_kendall(truth, scores, size):6.3f}")
+    except ValueError:  # the score is the size
+        parts.append(f"{'-':>6}")
     parts.append("" if milliseconds is None else f"{milliseconds:6.0f}")
     parts.append("" if known.all() else f"undefined for {np.count_nonzero(~known)}")
     return "  ".join(parts).rstrip()
@@ -136,7 +127,7 @@ def main() -> None:
     space = nasbench_macro()
     distinct = [index for index, genotype in enumerate(strings) if space.canonical(genotype) == genotype]
     chosen = sorted(random.Random(options.seed).sample(distinct, min(options.sample, len(distinct))))
-    probe = read_probe(options.data, options.size, options.batch_size, options.seed)
+    batches = read_batches(options.data, options.size, options.batch_size, options.seed)
 
     heading = f"{'score':28}  {'tau':>6} {'95 % interval':16}  {'rho':>6}  {'half':>6}  {'given':>6}  {'ms':>6}"
     print(f"{len(strings):,} strings, {len(distinct):,} distinct networks; closed form over all strings\n{heading}")
@@ -147,7 +138,7 @@ def main() -> None:
     genotypes, truth = [strings[index] for index in chosen], accuracy[chosen]
     closed = closed_form(genotypes)
     start = time.perf_counter()
-    measured, milliseconds = score_all(genotypes, options.proxies, probe, options.seed)
+    measured, milliseconds = score_all(genotypes, options.proxies, batches, options.seed)
     print(
         f"\n{len(chosen)} distinct networks, {options.batch_size} images of {options.size} pixels a batch, seed"
         f" {options.seed}, {time.perf_counter() - start:.0f} s\n{heading}"
@@ -158,7 +149,7 @@ def main() -> None:
         print(row(name, truth, scores, closed[SIZE], milliseconds[name]))
     if measured.keys() >= set(AZ_NAS):
         joined = [*(measured[name] for name in AZ_NAS), closed["macs"]]
-        print(row("AZ-NAS (log ranks with MACs)", truth, log_rank_sum(joined), closed[SIZE]))
+        print(row("AZ-NAS (log ranks with MACs)", truth, log_rank_sum(np.stack(joined, axis=1)), closed[SIZE]))
 
 
 if __name__ == "__main__":

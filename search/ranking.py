@@ -1,19 +1,28 @@
 """How well scores rank what they should rank: correlations, what is found at the top, and intervals.
 
 In every function `truth` is the quantity to be predicted and `scores` the prediction, both shape [n], both higher is
-better, both finite. A correlation with a constant side is undefined and raises ValueError: it is no zero.
+better, both finite; `UndefinedPolicy` says what becomes of an item without a score. Every statistic reads only the
+order of `scores`. A correlation with a constant side is undefined and raises ValueError: it is no zero. Several scores
+become one in search/aggregation.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Statistic = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+
+NDCG_TOP = 1000
+"""The P of VKDNW's Table 1."""
+
+DETERMINED = 1e-9
+"""A partial correlation is undefined where the given quantity leaves less than this part of a side's order open."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,41 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Scores that the statistics can read.
+
+    kept: bool [n], the items that count. scores: float64 [kept.sum()], ranks of the defined scores from 1 (worst),
+    equal scores with equal ranks; 0 for an undefined one. undefined: how many of the n items had no score.
+    """
+
+    kept: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+    undefined: int
+
+
+@dataclass(frozen=True)
+class UndefinedPolicy:
+    """What becomes of items whose score is undefined (nan or infinite).
+
+    last: they rank below every item with a score, tied with one another, as a search would treat them. left_out: the
+    statistic is of the other items alone. Either way their number belongs beside the statistic.
+    """
+
+    treatment: Literal["last", "left_out"] = "last"
+
+    def settle(self, scores: ArrayLike) -> Settled:
+        """Of scores, float [n], higher is better. Raises ValueError where none is defined."""
+        values = np.asarray(scores, dtype=np.float64)
+        defined = np.isfinite(values)
+        if not defined.any():
+            raise ValueError(f"none of the {len(values)} scores is defined")
+        ranks = np.zeros(len(values))
+        ranks[defined] = stats.rankdata(values[defined], method="dense")
+        kept = np.ones_like(defined) if self.treatment == "last" else defined
+        return Settled(kept, ranks[kept], int(np.count_nonzero(~defined)))
 
 
 def kendall(truth: ArrayLike, scores: ArrayLike) -> float:
@@ -37,13 +81,40 @@ def spearman(truth: ArrayLike, scores: ArrayLike) -> float:
     return float(stats.spearmanr(truth, scores).statistic)
 
 
-def ndcg(truth: ArrayLike, scores: ArrayLike, k: int | None = None) -> float:
-    """Normalised discounted cumulative gain of the k best by score, 0 to 1; all of them by default.
+def partial_kendall(truth: ArrayLike, scores: ArrayLike, given: ArrayLike) -> float:
+    """Kendall's partial tau, -1 to 1: what scores know of truth beyond the quantity `given`, shape [n].
+
+        (t_ts - t_tg t_sg) / sqrt((1 - t_tg^2) (1 - t_sg^2)),   each t a tau-b
+
+    Source: Kendall (1942, Biometrika 32). Raises ValueError where `given` determines the order of either.
+    """
+    return _partial(kendall, truth, scores, given)
+
+
+def partial_spearman(truth: ArrayLike, scores: ArrayLike, given: ArrayLike) -> float:
+    """The same of Spearman's rho: the correlation of what a line in the ranks of `given` leaves of both ranks."""
+    return _partial(spearman, truth, scores, given)
+
+
+def _partial(correlation: Statistic, truth: ArrayLike, scores: ArrayLike, given: ArrayLike) -> float:
+    (truth, scores), (_, given) = _pair(truth, scores), _pair(truth, given)
+    with_truth, with_scores = correlation(truth, given), correlation(scores, given)
+    rest = (1.0 - with_truth**2) * (1.0 - with_scores**2)
+    if rest < DETERMINED:
+        raise ValueError("a partial correlation is undefined where the given quantity determines the order of a side")
+    return float((correlation(truth, scores) - with_truth * with_scores) / np.sqrt(rest))
+
+
+def ndcg(truth: ArrayLike, scores: ArrayLike, k: int | None = NDCG_TOP) -> float:
+    """Normalised discounted cumulative gain of the k best by score, 0 to 1; k is at most n, and None is n.
 
         (1/Z) sum over j <= k of (2^truth[j-th best by score] - 1) / log2(1 + j),   Z the same sum in the ideal order
 
     Source: Tybl and Neumann, VKDNW, 2025 (k = 1000). `truth` is an accuracy in per cent there: the scale is part of the
-    definition, because one point doubles the gain. Equal scores keep their order. Raises ValueError for negative truth.
+    definition, because one point doubles the gain. Z is of the k truly best of this pool, so values of pools of
+    different sizes do not compare. Equal scores keep their order; sklearn's ndcg_score(ignore_ties=True), which VKDNW
+    calls with 2^truth - 1, reverses it, and is the same where no scores are equal. Raises ValueError for negative
+    truth.
     """
     truth, scores = _pair(truth, scores)
     k = _top(k, len(truth))
@@ -68,12 +139,6 @@ def regret(truth: ArrayLike, scores: ArrayLike, k: int = 1) -> float:
     """Best truth of all minus the best truth among the k best by score, in the unit of `truth`; 0 is best."""
     truth, scores = _pair(truth, scores)
     return float(truth.max() - truth[_best(scores, _top(k, len(truth)))].max())
-
-
-def rank_sum(columns: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """Several scores as one, shape [n]: the sum of their ranks, 1 the worst, equal scores with their mean rank."""
-    ranks = [np.asarray(stats.rankdata(np.asarray(column, dtype=np.float64)), dtype=np.float64) for column in columns]
-    return np.asarray(np.sum(ranks, axis=0), dtype=np.float64)
 
 
 def bootstrap(
