@@ -1,4 +1,4 @@
-"""The configuration of a run, and that of a vision run: frozen records, one a concern, each field with its meaning
+"""The configuration of a run, and those of runs on images: frozen records, one a concern, each field with its meaning
 beside it.
 
 A preset (launch/presets.py) fills them; the command line overrides single fields (`--warmup.epochs 3`); the result
@@ -54,8 +54,20 @@ class SupernetConfig:
 
 
 @dataclass(frozen=True)
-class ImagesConfig:
-    """Where images come from and how they are shown."""
+class ReadImagesConfig:
+    """How images are read, and shown where nothing is trained."""
+
+    crop_ratio: float = 0.875
+    """Central part of the image that evaluation shows."""
+    eval_batch_size: int = 256
+    on_bad_image: Literal["error", "skip"] = "error"
+    num_threads: int = 2
+    """DALI's, a process."""
+
+
+@dataclass(frozen=True)
+class ImagesConfig(ReadImagesConfig):
+    """How images are read and shown, and how they train a supernet."""
 
     augmentation: Literal["imagenet", "small_photo", "digits", "none"] = "imagenet"
     batch_size: int = 512
@@ -65,12 +77,6 @@ class ImagesConfig:
     it."""
     search_fraction: float = 0.04
     """Of the training images, held out for scoring subnets. The val split is not seen before retraining is over."""
-    crop_ratio: float = 0.875
-    """Central part of the image that evaluation shows."""
-    eval_batch_size: int = 256
-    on_bad_image: Literal["error", "skip"] = "error"
-    num_threads: int = 2
-    """DALI's, a process."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +140,8 @@ class RetrainConfig:
     """Of RandAugment, 0 to 30."""
     batch_size: int = 1024
     num_shards: int = 8
-    construction: Construction = "kaiming"
-    """Of the initial weights."""
+    construction: Literal[Construction, "torch"] = "kaiming"
+    """Of the initial weights; torch: as its layers begin by themselves."""
 
 
 class RunConfig(Protocol):
@@ -172,6 +178,62 @@ class VisionConfig:
     """torch threads a process. One makes results independent of the number of processes, bit for bit."""
     data: Path | None = None
     """Folder with train/<class>/ and val/<class>/; None where the preset makes its own images."""
+
+
+@dataclass(frozen=True)
+class BenchmarkSpaceConfig:
+    """Which networks are searched: a space of a published benchmark, of its published size."""
+
+    name: Literal["nasbench101", "darts", "nasbench201", "zennas-cifar"]
+    input_size: int = 32
+    """Pixels of a side."""
+
+
+@dataclass(frozen=True)
+class ProxyScoreConfig:
+    """What ranks networks: proxies of freshly initialised ones. Higher is better, always."""
+
+    proxies: tuple[str, ...] = ("az_expressivity", "az_progressivity", "az_trainability", "macs")
+    """One or more of PROXIES in proxies/__init__.py. One is the score; several are ranked. The default is AZ-NAS."""
+    aggregation: str = "log_rank_sum"
+    """What joins the ranks of several; see AGGREGATIONS in search/aggregation.py."""
+    population: int = 100
+    """Random networks under the limits, measured once, among which a candidate has its ranks."""
+    batch_size: int = 32
+    """Training images that a proxy reads at a time; the same ones for every network."""
+
+
+@dataclass(frozen=True)
+class NetworkLimitsConfig:
+    """What a network may cost; 0 for no limit. MACs are multiply-accumulates of one image."""
+
+    max_macs: float = 0.0
+    min_macs: float = 0.0
+    max_params: float = 0.0
+    max_activation_mib: float = 0.0
+    """float32 outputs of convolutions and classifier, one image."""
+
+
+@dataclass(frozen=True)
+class TrainingFreeConfig:
+    """Everything a search without a supernet depends on, but for where it lies."""
+
+    preset: tyro.conf.Suppress[str]
+    space: BenchmarkSpaceConfig
+    retrain: RetrainConfig
+    images: ReadImagesConfig = field(default_factory=ReadImagesConfig)
+    score: ProxyScoreConfig = field(default_factory=ProxyScoreConfig)
+    limits: NetworkLimitsConfig = field(default_factory=NetworkLimitsConfig)
+    evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
+    seed: int = 0
+    threads: int = 1
+    """torch threads a process. One makes results independent of the number of processes, bit for bit."""
+    data: Path | None = None
+    """Folder with train/<class>/ and val/<class>/."""
+
+
+ImageRunConfig = VisionConfig | TrainingFreeConfig
+"""What reading images, retraining and handing over have in common."""
 
 
 def to_json(config: Any) -> Any:

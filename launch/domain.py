@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from subshot.launch.click_config import ClickConfig
-from subshot.launch.config import RunConfig, VisionConfig, from_json
+from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig, from_json
 from subshot.launch.presets import PRESETS
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Evaluator
@@ -66,7 +66,8 @@ class Domain(Networks, Protocol):
         ...
 
     def warm(self, run: RunDir, log: RunLog) -> Any:
-        """The warm supernet: trained now, from a checkpoint on, or read from the run folder where it is there."""
+        """The warm supernet: trained now, from a checkpoint on, or read from the run folder where it is there. None
+        where networks are scored without one."""
         ...
 
     def scorer(self, supernet: Any, run: RunDir, log: RunLog) -> Scorer: ...
@@ -88,7 +89,17 @@ def _clicks(config: Any, world: World) -> Domain:
     return ClickDomain(config, world)
 
 
-DOMAINS: dict[type, Callable[[Any, World], Domain]] = {VisionConfig: _vision, ClickConfig: _clicks}
+def _training_free(config: Any, world: World) -> Domain:
+    from subshot.launch.training_free_domain import TrainingFreeDomain
+
+    return TrainingFreeDomain(config, world)
+
+
+DOMAINS: dict[type, Callable[[Any, World], Domain]] = {
+    VisionConfig: _vision,
+    ClickConfig: _clicks,
+    TrainingFreeConfig: _training_free,
+}
 """Imported when they are opened: a vision run loads no torchrec, a CTR run no DALI."""
 
 

@@ -15,11 +15,15 @@ from subshot.launch.click_config import (
     ClickWarmupConfig,
 )
 from subshot.launch.config import (
+    BenchmarkSpaceConfig,
     ImagesConfig,
     LimitsConfig,
+    NetworkLimitsConfig,
+    ReadImagesConfig,
     RetrainConfig,
     ScoreConfig,
     SpaceConfig,
+    TrainingFreeConfig,
     VisionConfig,
     WarmupConfig,
 )
@@ -141,6 +145,69 @@ def shufflenetv2_imagenet() -> VisionConfig:
     )
 
 
+SMALL_IMAGES = ReadImagesConfig(crop_ratio=1.0)
+BENCHMARK_RECIPE = Recipe(
+    epochs=200, learning_rate=0.1, schedule="cosine", weight_decay=5e-4, label_smoothing=0.0, clip_norm=5.0
+)
+
+
+def _training_free(preset: str, space: BenchmarkSpaceConfig, recipe: Recipe, batch_size: int) -> TrainingFreeConfig:
+    """AZ-NAS's four scores; 500 candidates for evolution, as many for the random control, 100 for reference."""
+    return TrainingFreeConfig(
+        preset=preset,
+        space=space,
+        images=SMALL_IMAGES,
+        evolution=EvolutionConfig(budget=500, population=50, sample=10, children=10),
+        retrain=RetrainConfig(
+            recipe, augmentation="small_photo", batch_size=batch_size, num_shards=4, construction="torch"
+        ),
+    )
+
+
+def zennas_cifar() -> TrainingFreeConfig:
+    """torchrun --nproc-per-node 2 launch/search.py zennas-cifar --data CIFAR10: training-free, Zen-NAS's space, 1 M
+    parameters.
+
+    Nothing is trained before the winner is. Measured: 1 to 5 s a network and CPU core, so most of an hour for the 1,100
+    of a run on 2 cores. Retraining is 300 epochs and wants a GPU. Zen-NAS trains longer, with more augmentation, so
+    expect less than its 96.2 % on CIFAR-10. Never run here at full size.
+    """
+    recipe = replace(BENCHMARK_RECIPE, epochs=300, warmup_epochs=5.0)
+    config = _training_free("zennas-cifar", BenchmarkSpaceConfig("zennas-cifar"), recipe, 256)
+    return replace(config, limits=NetworkLimitsConfig(max_params=1e6))
+
+
+def nasbench201_cifar10() -> TrainingFreeConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasbench201-cifar10 --data CIFAR10: training-free, NAS-Bench-201.
+
+    Measured: 0.2 to 0.5 s a network and CPU core, minutes in all. Retraining is the benchmark's 200 epochs of batch
+    256, without Nesterov's momentum, for a GPU. Never run here at full size.
+    """
+    recipe = replace(BENCHMARK_RECIPE, clip_norm=0.0)
+    return _training_free("nasbench201-cifar10", BenchmarkSpaceConfig("nasbench201"), recipe, 256)
+
+
+def nasbench101_cifar10() -> TrainingFreeConfig:
+    """torchrun --nproc-per-node 2 launch/search.py nasbench101-cifar10 --data CIFAR10: training-free, NAS-Bench-101.
+
+    Measured: 1 to 4 s a network and CPU core. Retraining is 108 epochs as the benchmark's, by SGD where that took
+    RMSProp, for a GPU. Never run here at full size.
+    """
+    recipe = replace(BENCHMARK_RECIPE, epochs=108, weight_decay=1e-4)
+    return _training_free("nasbench101-cifar10", BenchmarkSpaceConfig("nasbench101"), recipe, 256)
+
+
+def darts_cifar10() -> TrainingFreeConfig:
+    """torchrun --nproc-per-node 2 launch/search.py darts-cifar10 --data CIFAR10: training-free, DARTS, 20 cells.
+
+    Measured: 12 s a network and CPU core, so hours there; a GPU is meant. Retraining is 600 epochs of batch 96 as
+    DARTS's, without its auxiliary head, path dropout and cutout, so expect less than its 97 %. Never run here at full
+    size.
+    """
+    recipe = replace(BENCHMARK_RECIPE, epochs=600, learning_rate=0.025, weight_decay=3e-4)
+    return _training_free("darts-cifar10", BenchmarkSpaceConfig("darts"), recipe, 96)
+
+
 NASREC_EVOLUTION = EvolutionConfig(
     budget=2048,
     population=128,
@@ -234,13 +301,17 @@ def nasrec_full_kdd12() -> ClickConfig:
     return _nasrec("nasrec-full-kdd12", "nasrec-full", 1024)
 
 
-PRESETS: dict[str, Callable[[], VisionConfig | ClickConfig]] = {
+PRESETS: dict[str, Callable[[], VisionConfig | TrainingFreeConfig | ClickConfig]] = {
     "digits": digits,
     "macro-cifar10": macro_cifar10,
     "mobilenetv2-imagenette": mobilenetv2_imagenette,
     "shufflenetv2-imagenette": shufflenetv2_imagenette,
     "mobilenetv2-imagenet": mobilenetv2_imagenet,
     "shufflenetv2-imagenet": shufflenetv2_imagenet,
+    "zennas-cifar": zennas_cifar,
+    "nasbench201-cifar10": nasbench201_cifar10,
+    "nasbench101-cifar10": nasbench101_cifar10,
+    "darts-cifar10": darts_cifar10,
     "clicks": clicks,
     "nasrec-small-criteo": nasrec_small_criteo,
     "nasrec-full-criteo": nasrec_full_criteo,

@@ -2,7 +2,8 @@
 
 One self-contained page that says nothing which it did not read from the run folder. What is not there yet leaves a
 sentence in its place. A section is a function of the record. Which sections a page has follows from the type of the
-run's configuration, here and nowhere else; their order is SECTIONS in launch/vision_report.py and click_report.py.
+run's configuration, here and nowhere else; their order is SECTIONS in launch/vision_report.py, click_report.py
+and training_free_report.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tyro
 from subshot.launch import findings, page
 from subshot.launch.cli import run_command
 from subshot.launch.click_config import ClickConfig
-from subshot.launch.config import VisionConfig
+from subshot.launch.config import TrainingFreeConfig, VisionConfig
 from subshot.launch.record import read_record
 from subshot.launch.report_sections import DomainReport
 from subshot.train.run_dir import RunDir, replacing
@@ -37,18 +38,28 @@ def _clicks() -> DomainReport:
     return REPORT
 
 
-REPORTS: dict[type, Callable[[], DomainReport]] = {VisionConfig: _vision, ClickConfig: _clicks}
+def _training_free() -> DomainReport:
+    from subshot.launch.training_free_report import REPORT
+
+    return REPORT
+
+
+REPORTS: dict[type, Callable[[], DomainReport]] = {
+    VisionConfig: _vision,
+    ClickConfig: _clicks,
+    TrainingFreeConfig: _training_free,
+}
 """Imported when they are written: the report of a vision run loads no torchrec."""
 
 
 def report_for(config: dict[str, Any]) -> DomainReport:
-    """That of the configuration whose fields config.json has most of, whichever version wrote it; vision's where there
-    is no config.json."""
+    """That of the configuration whose fields differ least from those of config.json, whichever version wrote it;
+    vision's where there is no config.json."""
 
-    def shared(kind: type) -> int:
-        return len(config.keys() & {field.name for field in dataclasses.fields(kind)})
+    def differing(kind: type) -> int:
+        return len(config.keys() ^ {field.name for field in dataclasses.fields(kind)}) if config else 0
 
-    return REPORTS[max(REPORTS, key=shared)]()
+    return REPORTS[min(REPORTS, key=differing)]()
 
 
 def write_report(run: RunDir) -> Path:

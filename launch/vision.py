@@ -1,10 +1,14 @@
-"""What is of vision in a run: the space, the supernet, the images and the task that a configuration names."""
+"""What is of vision in a run: the space, the supernet, the images and the task that a configuration names.
+
+A training-free run shares the images, the loaders and what stands before its networks in retraining.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -12,17 +16,43 @@ from torch import nn
 from subshot.data.digits import write_digits
 from subshot.data.image_folder import ImageFolder, scan, split_train
 from subshot.data.imagenet import DIGITS, IMAGENET, NONE, SMALL_PHOTO, Augmentation, EvalLoader, TrainLoader
-from subshot.launch.config import ImagesConfig, LimitsConfig, RetrainConfig, SpaceConfig, SupernetConfig, VisionConfig
+from subshot.launch.config import (
+    ImageRunConfig,
+    LimitsConfig,
+    ReadImagesConfig,
+    RetrainConfig,
+    SpaceConfig,
+    SupernetConfig,
+    VisionConfig,
+)
 from subshot.launch.latency_table import read_latency_table
 from subshot.search.objectives import Constraint, Limit, Objective, constraints_of
 from subshot.supernet import SPACES
 from subshot.supernet.chain import ChainSpace
-from subshot.supernet.cost import activation_mib
-from subshot.supernet.isometry import initialise
-from subshot.supernet.network import ChainSupernet
+from subshot.supernet.cost import Cost, activation_mib
+from subshot.supernet.isometry import initialise, initialise_network
+from subshot.supernet.network import ChainSupernet, build_network
+from subshot.supernet.space import Genotype, SearchSpace
 from subshot.train.dist import World, barrier
+from subshot.train.fit import seeded
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class ImageSpace(SearchSpace, Protocol):
+    """What retraining and handing over need to know of a space of networks for images."""
+
+    @property
+    def input_size(self) -> int: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    def cost(self, genotype: Genotype) -> Cost: ...
+
+
+Builder = Callable[[Genotype, int], nn.Module]
+"""(canonical genotype, seed) to the stand-alone network, its initial weights drawn from the seed, on the CPU."""
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "imagenet": IMAGENET,
@@ -45,7 +75,7 @@ class Images:
         return self.train.classes
 
 
-def images_root(config: VisionConfig, world: World) -> Path:
+def images_root(config: ImageRunConfig, world: World) -> Path:
     """The folder of the run's images; the `digits` preset writes its own first, to runs/data/digits."""
     if config.data is not None:
         return config.data
@@ -60,11 +90,16 @@ def images_root(config: VisionConfig, world: World) -> Path:
     return root
 
 
-def open_images(config: VisionConfig, world: World) -> Images:
-    """Indexes the image folders. Raises DataError where the folder is not of the form train/<class>/, val/<class>/."""
+def scan_images(config: ImageRunConfig, world: World) -> tuple[ImageFolder, ImageFolder]:
+    """(train, val). Raises DataError where the folder is not of the form train/<class>/, val/<class>/."""
     root, bad = images_root(config, world), config.images.on_bad_image
-    train, search = split_train(scan(root, "train", on_bad_image=bad), config.images.search_fraction, config.seed)
-    return Images(train, search, scan(root, "val", on_bad_image=bad))
+    return scan(root, "train", on_bad_image=bad), scan(root, "val", on_bad_image=bad)
+
+
+def open_images(config: VisionConfig, world: World) -> Images:
+    """The splits of a supernet's run; raises as `scan_images` does."""
+    train, val = scan_images(config, world)
+    return Images(*split_train(train, config.images.search_fraction, config.seed), val)
 
 
 def make_space(config: SpaceConfig, classes: int) -> ChainSpace:
@@ -76,6 +111,17 @@ def make_supernet(config: SupernetConfig, space: ChainSpace, seed: int, device: 
     supernet = ChainSupernet(space, config.branch, config.identity_bn, config.activation)
     initialise(supernet, config.construction, torch.Generator().manual_seed(seed), config.branch_gamma)
     return on_device(supernet, device)
+
+
+def chain_builder(retrain: RetrainConfig, space: ChainSpace) -> Builder:
+    def build(genotype: Genotype, seed: int) -> nn.Module:
+        with seeded(seed, torch.device("cpu")):
+            network = build_network(space.decode(genotype), retrain.recipe.dropout)
+        if retrain.construction != "torch":
+            initialise_network(network, space.input_size, retrain.construction, torch.Generator().manual_seed(seed))
+        return network
+
+    return build
 
 
 def on_device(network: Network, device: torch.device) -> Network:
@@ -127,7 +173,7 @@ def warmup_loader(config: VisionConfig, folder: ImageFolder, world: World) -> Tr
     )
 
 
-def retrain_loader(config: VisionConfig, folder: ImageFolder, seed: int, world: World) -> TrainLoader:
+def retrain_loader(config: ImageRunConfig, folder: ImageFolder, seed: int, world: World) -> TrainLoader:
     retrain = config.retrain
     return TrainLoader(
         folder,
@@ -152,7 +198,7 @@ def retrain_augmentation(retrain: RetrainConfig) -> Augmentation:
 
 
 def eval_loader(
-    images: ImagesConfig,
+    images: ReadImagesConfig,
     folder: ImageFolder,
     size: int,
     world: World,

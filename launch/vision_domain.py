@@ -11,7 +11,15 @@ from subshot.launch.config import VisionConfig
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.run_log import RunLog
 from subshot.launch.spectra import measure_spectra
-from subshot.launch.vision import Images, make_constraints, make_space, make_supernet, open_images, warmup_loader
+from subshot.launch.vision import (
+    Images,
+    chain_builder,
+    make_constraints,
+    make_space,
+    make_supernet,
+    open_images,
+    warmup_loader,
+)
 from subshot.launch.vision_retrain import retrain
 from subshot.launch.vision_scoring import make_scorer, require_scorable
 from subshot.launch.vision_warmup import warm_up
@@ -78,7 +86,8 @@ class VisionDomain(VisionNetworks):
         return make_scorer(self.config, supernet, self.images, self.world, run)
 
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        return retrain(plan, self.config, self.world, run, log)
+        build = chain_builder(self.config.retrain, self.space)
+        return retrain(plan, self.config, self.space, build, self.world, run, log)
 
 
 def summary_of(images: Images) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,19 @@ def winner_section(record: Record) -> Html:
     if winner is None or space is None:
         return paragraph("There is no winner yet: no candidate of evolution has been scored.")
     costs = winner["costs"]
+    facts = winner_facts(record, winner)
     boxes = [_box(layer, choice, costs["macs"]) for layer, choice in zip(space.layers, winner["genotype"], strict=True)]
     working = sum(box.op != IDENTITY for box in boxes)
     depth = f"{len(boxes)} layers" if working == len(boxes) else f"{working} of {len(boxes)} layers kept"
     title = f"{'The winner' if record.summary else 'The best so far'}: {depth}"
     caption = _how_to_read(boxes)
+    beside = Html(f"<div>{_in_words(boxes)}{tested(record)}</div>")
+    return join([page.tiles(facts), page.grid([page.figure(charts.chain(boxes), title, caption), beside])])
+
+
+def winner_facts(record: Record, winner: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the winner costs, scores and, where it was retrained, reaches; for the tiles."""
+    costs = winner["costs"]
     facts = [
         (f"{charts.millions(costs['macs'])}", "MACs of one image"),
         (charts.millions(costs["params"]), "parameters"),
@@ -36,8 +45,7 @@ def winner_section(record: Record) -> Html:
     tested = [row for row in findings.tested_networks(record) if row.is_winner]
     if tested:
         facts.insert(0, (f"{100 * tested[0].value:.1f} %", "accuracy on the untouched test images"))
-    beside = Html(f"<div>{_in_words(boxes)}{_tested(record)}</div>")
-    return join([page.tiles(facts), page.grid([page.figure(charts.chain(boxes), title, caption), beside])])
+    return facts
 
 
 def _box(layer: Layer, choice: int, total_macs: float) -> charts.Box:
@@ -67,7 +75,7 @@ def _in_words(boxes: Sequence[charts.Box]) -> Html:
     return page.table(("stage", "operations, first layer first"), rows, numbers=False)
 
 
-def _tested(record: Record) -> Html:
+def tested(record: Record) -> Html:
     """Accuracy on the untouched images, the winner beside random networks of its cost."""
     rows = findings.tested_networks(record)
     if not rows:

@@ -1,4 +1,4 @@
-"""Retraining of a vision run: winners and random networks of their cost, from scratch, each tested once."""
+"""Retraining of a run on images: winners and random networks of their cost, from scratch, each tested once."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from subshot.data.image_folder import ImageFolder, scan
-from subshot.launch.config import VisionConfig, differences, to_json
+from subshot.data.image_folder import ImageFolder
+from subshot.launch.config import ImageRunConfig, differences, to_json
 from subshot.launch.domain import RetrainPlan
 from subshot.launch.run_log import RunLog
-from subshot.launch.vision import eval_loader, first_images, images_root, make_space, on_device, retrain_loader
+from subshot.launch.vision import (
+    Builder,
+    ImageSpace,
+    eval_loader,
+    first_images,
+    on_device,
+    retrain_loader,
+    scan_images,
+)
 from subshot.launch.vision_winner import write_winner
-from subshot.supernet.chain import ChainSpace
-from subshot.supernet.isometry import initialise_network
-from subshot.supernet.network import ChainNetwork, build_network
 from subshot.supernet.space import Genotype, validated
 from subshot.train.dist import World, barrier
 from subshot.train.ema import RunningAverage
@@ -54,11 +59,17 @@ def manifest(summary: dict[str, Any], top: int, controls: int, seeds: int) -> li
     ]
 
 
-def retrain(plan: RetrainPlan, config: VisionConfig, world: World, run: RunDir, log: RunLog) -> Path:
+def retrain(
+    plan: RetrainPlan,
+    config: ImageRunConfig,
+    space: ImageSpace,
+    build: Builder,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> Path:
     """Trains and tests what the plan asks for; by default the winner and three random networks, once each."""
-    root, bad = images_root(config, world), config.images.on_bad_image
-    train, test = scan(root, "train", on_bad_image=bad), scan(root, "val", on_bad_image=bad)
-    space = make_space(config.space, len(train.classes))
+    train, test = scan_images(config, world)
     top, controls, seeds = plan.top or 1, 3 if plan.controls is None else plan.controls, plan.seeds or 1
     jobs = manifest(read_json(run.summary_json), top, controls, seeds)
     if world.is_main:
@@ -68,7 +79,7 @@ def retrain(plan: RetrainPlan, config: VisionConfig, world: World, run: RunDir, 
             raise ValueError(f"--index is {plan.index}; the manifest has lines 0 to {len(jobs) - 1}")
         jobs = [jobs[plan.index]]
     for job in jobs:
-        train_one(job, config, space, train, test, world, run, log)
+        train_one(job, config, space, build, train, test, world, run, log)
     if world.is_main:
         for line in results(run, [job.name for job in jobs]):
             log.line(line)
@@ -106,8 +117,9 @@ def counted(trainings: list[float]) -> str:
 
 def train_one(
     job: Job,
-    config: VisionConfig,
-    space: ChainSpace,
+    config: ImageRunConfig,
+    space: ImageSpace,
+    build: Builder,
     train: ImageFolder,
     test: ImageFolder,
     world: World,
@@ -122,10 +134,7 @@ def train_one(
         log.line(f"{job.name}: trained already")
         return
     genotype = validated(space, job.genotype)
-    seed = training_seed(config, job)
-    network = build_network(space.decode(genotype), config.retrain.recipe.dropout)
-    initialise_network(network, space.input_size, config.retrain.construction, torch.Generator().manual_seed(seed))
-    on_device(network, world.device)
+    network = on_device(build(genotype, training_seed(config, job)), world.device)
     tested = _fit(job, network, config, train, settings, world, run, log)
     test_loader = eval_loader(config.images, test, space.input_size, world)
     accuracy, count = evaluate_accuracy(tested, test_loader, image_task(), world)
@@ -154,7 +163,7 @@ def train_one(
     barrier(world)
 
 
-def training_seed(config: VisionConfig, job: Job) -> int:
+def training_seed(config: ImageRunConfig, job: Job) -> int:
     """Of initial weights, image order, augmentation and dropout; far from the seeds of the search."""
     return config.seed + 1000 * (job.seed + 1)
 
@@ -171,8 +180,8 @@ def require_same(saved: dict[str, Any], wanted: dict[str, Any], folder: WinnerDi
 
 def _fit(
     job: Job,
-    network: ChainNetwork,
-    config: VisionConfig,
+    network: nn.Module,
+    config: ImageRunConfig,
     train: ImageFolder,
     settings: dict[str, Any],
     world: World,

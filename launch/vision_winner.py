@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from subshot.data.batch import ImageBatch
-from subshot.launch.config import VisionConfig, to_json
+from subshot.launch.config import ImageRunConfig, to_json
 from subshot.launch.onnx_export import MAX_DIFFERENCE, SCHEMA_VERSION, quiet_exporter
-from subshot.supernet.chain import ChainSpace
+from subshot.launch.vision import ImageSpace
 from subshot.supernet.space import Genotype, describe, named_choices
 from subshot.train.run_dir import WinnerDir, replacing, write_json
 
@@ -25,8 +25,8 @@ STD = (0.229, 0.224, 0.225)
 def write_winner(
     folder: WinnerDir,
     network: nn.Module,
-    config: VisionConfig,
-    space: ChainSpace,
+    config: ImageRunConfig,
+    space: ImageSpace,
     genotype: Genotype,
     classes: tuple[str, ...],
     sample: ImageBatch,

@@ -26,7 +26,7 @@ from subshot.launch.explore import explore
 from subshot.launch.page import Html
 from subshot.launch.presets import PRESETS
 from subshot.launch.record import read_record, stage_seconds
-from subshot.launch.report import report_for, write_report
+from subshot.launch.report import REPORTS, report_for, write_report
 from subshot.launch.run_log import RunLog
 from subshot.launch.vision_report import REPORT as VISION_REPORT
 from subshot.proxies.base import Probe
@@ -305,9 +305,8 @@ def test_the_configuration_decides_which_page(searched: RunDir) -> None:
     clicks = read_json(searched.config_json)
     assert report_for(clicks).sections is SECTIONS
     assert report_for({name: clicks[name] for name in clicks if name != "seed"}).sections is SECTIONS
-    for name, preset in PRESETS.items():
-        wanted = SECTIONS if name == "clicks" or name.startswith("nasrec") else VISION_REPORT.sections
-        assert report_for(to_json(preset())).sections is wanted
+    for preset in PRESETS.values():
+        assert report_for(to_json(preset())) is REPORTS[type(preset())]()
     assert report_for({}) is VISION_REPORT
 
 
