@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from subshot.data.image_folder import DataError
 
@@ -29,3 +30,10 @@ def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to
             print(f"stopped; {how_to_resume}", file=sys.stderr)
         return STOPPED
     return DONE
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What a mistyped word may have meant, as a clause; the whole list where nothing is near."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"

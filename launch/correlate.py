@@ -8,11 +8,9 @@ scores.csv.gz, table.json and tau.svg; the last line of standard output is the p
 
 from __future__ import annotations
 
-import difflib
 import os
 import shlex
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 import tyro
 
-from subshot.launch.cli import run_command
+from subshot.launch.cli import nearest, run_command
 from subshot.launch.correlate_report import JudgingSettings, as_json, as_text, judge, picture, read_scores
 from subshot.launch.correlate_scores import (
     BENCHMARKS,
@@ -76,13 +74,6 @@ class CorrelateArguments:
     scores: Path | None = None
     """A CSV, plain or gzip, with a column index and columns of scores: judged without measuring anything. Columns that
     are no proxies of subshot are taken as higher is better."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What a mistyped word may have meant, as a clause; the whole list where nothing is near."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
 
 
 def chosen_proxies(words: str) -> tuple[str, ...]:

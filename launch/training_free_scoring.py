@@ -7,7 +7,6 @@ population in a proxy, networks tie in it.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from subshot.data.image_folder import ImageFolder
+from subshot.launch.cli import nearest
 from subshot.launch.config import ProxyScoreConfig, TrainingFreeConfig
 from subshot.launch.domain import Scorer
 from subshot.launch.run_log import RunLog
@@ -46,23 +46,17 @@ MOSTLY_SIZE = 0.7
 """Kendall's tau of a score with MACs, from which a run is told."""
 
 
-def nearest_of(name: str, known: Sequence[str]) -> str:
-    """`did you mean x?`, where a known name is like this one, and otherwise all of them."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-
-
 def require_scorable(score: ProxyScoreConfig, train: ImageFolder) -> None:
     """Raises ValueError, before a run folder exists, where the score cannot be given."""
     if not score.proxies:
         raise ValueError("score.proxies is empty; name one proxy or more")
     for name in score.proxies:
         if name not in PROXIES:
-            raise ValueError(f"there is no proxy {name!r}; {nearest_of(name, list(PROXIES))}")
+            raise ValueError(f"there is no proxy {name!r}; {nearest(name, PROXIES)}")
     if len(set(score.proxies)) < len(score.proxies):
         raise ValueError(f"score.proxies names one twice: {', '.join(score.proxies)}")
     if score.aggregation not in AGGREGATIONS:
-        known = nearest_of(score.aggregation, list(AGGREGATIONS))
+        known = nearest(score.aggregation, AGGREGATIONS)
         raise ValueError(f"there is no aggregation {score.aggregation!r}; {known}")
     if score.aggregation == "vkdnw_agg" and len(score.proxies) != len(VKDNW_COLUMNS):
         raise ValueError(f"vkdnw_agg is of {', '.join(VKDNW_COLUMNS)}, in this order; name a proxy for each")

@@ -5,72 +5,113 @@
     trainability  = mean over blocks of 2 - a - 1 / a,  a = largest singular value of the mean of g_in g_out^T,
                     g_out = +-1 at random at a block's output, g_in = its gradient at the block's input
 
-All higher is better. Source: Lee and Ham (2024, arXiv 2403.19232); cvlab-yonsei/AZ-NAS @5e6683a. BatchNorm in train
-mode, no labels. The authors feed Gaussian images; here the probe's are read, whatever they are.
+All higher is better. Source: Lee and Ham (2024, arXiv 2403.19232); cvlab-yonsei/AZ-NAS @5e6683a, whose setting is the
+default: Kaiming initialisation by fan-in, Gaussian images, BatchNorm in train mode, no labels.
 
 The blocks are the children of the network's first ModuleList; the features are the first block's input and all outputs.
-A block that returns its input is no block, so a network with an identity scores as the network without it does.
+A block that returns its input is no block, so a network with an identity scores as the network without it does; the
+authors' code gives minus infinity there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from subshot.proxies.base import Probe, Proxy, ProxyUndefined, hooked
+from subshot.proxies.base import ProxyUndefined, Setting, hooked
+from subshot.proxies.batch_pass import Graph, OfBatch, Tape
+from subshot.proxies.measure import Proxy
 
 SMALL_PART = 1e-8
 SMALL_SCALE = 1e-6
 
 
-def expressivity(model: nn.Module, probe: Probe) -> float:
-    with torch.no_grad():
-        return sum(entropies(features(model.train(), probe.batches[0][0])))
+@contextmanager
+def block_features(model: nn.Module) -> Iterator[list[Tensor]]:
+    """The first block's input and the output of every block that does anything, each [N, C, H, W].
 
-
-def progressivity(model: nn.Module, probe: Probe) -> float:
-    with torch.no_grad():
-        return progressivity_of(entropies(features(model.train(), probe.batches[0][0])))
-
-
-def trainability(model: nn.Module, probe: Probe) -> float:
-    """The random signs come from the probe's seed."""
-    images = probe.batches[0][0].detach().clone().requires_grad_(True)
-    maps = features(model.train(), images)
-    generator = torch.Generator().manual_seed(probe.seed)
-    signs = [(torch.randint(2, m.shape, generator=generator) * 2 - 1).to(m) for m in maps[1:]]
-    return trainability_of(maps, signs)
-
-
-def features(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """The first block's input and the output of every block that does anything, each [N, C, H, W]."""
+    The network goes on with copies, since what follows may overwrite them in place.
+    """
     maps: list[Tensor] = []
 
-    def keep(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if not maps:
-            maps.append(args[0])
-        if output is not args[0]:
-            maps.append(output)
+    def keep_first(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        if maps:
+            return None
+        maps.append(args[0])
+        return (args[0].clone(), *args[1:]) if isinstance(args[0], Tensor) else None
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if output is args[0]:
+            return None
+        maps.append(output)
+        return output.clone() if isinstance(output, Tensor) else None
 
     blocks = next((list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)), [])
-    with hooked([block.register_forward_hook(keep) for block in blocks]):
-        model(images)
+    handles = [block.register_forward_pre_hook(keep_first) for block in blocks]
+    with hooked([*handles, *(block.register_forward_hook(keep) for block in blocks)]):
+        yield maps
+
+
+def require_maps(maps: Sequence[Any]) -> None:
     if len(maps) < 2:
         raise ProxyUndefined("the network has no ModuleList of blocks, between which the score is taken")
-    return maps
+    if not all(isinstance(feature, Tensor) and feature.dim() == 4 for feature in maps):
+        raise ProxyUndefined("the network's blocks do not hand on feature maps [N, C, H, W]")
+
+
+@dataclass(frozen=True)
+class BlockEntropies(OfBatch):
+    """s of each feature map, 0 to log C."""
+
+    batch: int = 0
+    needs_labels: ClassVar[bool] = False
+    cost: ClassVar[str] = "forward"
+    graph: ClassVar[Graph] = "none"
+
+    def watch(self, model: nn.Module) -> Any:
+        return block_features(model)
+
+    def value(self, watched: list[Tensor], tape: Tape) -> list[float]:
+        require_maps(watched)
+        return entropies([feature.detach() for feature in watched])
+
+
+@dataclass(frozen=True)
+class BlockTrainability(OfBatch):
+    """The trainability; the random signs come from the measurement's seed."""
+
+    batch: int = 0
+    needs_labels: ClassVar[bool] = False
+    cost: ClassVar[str] = "forward; backward of random signs through each block"
+    graph: ClassVar[Graph] = "inputs"
+
+    def watch(self, model: nn.Module) -> Any:
+        return block_features(model)
+
+    def value(self, watched: list[Tensor], tape: Tape) -> float:
+        require_maps(watched)
+        generator = torch.Generator().manual_seed(tape.seed)
+        signs = [(torch.randint(2, m.shape, generator=generator) * 2 - 1).to(m) for m in watched[1:]]
+        return trainability_of(watched, signs)
 
 
 def entropies(maps: Sequence[Tensor]) -> list[float]:
-    """s of each feature map, 0 to log C."""
+    """s of each feature map."""
     values = []
     for feature in maps:
-        rows = feature.double().movedim(1, -1).flatten(0, -2)
-        rows = rows - rows.mean(dim=0)
-        spectrum = torch.linalg.eigvalsh(rows.T @ rows / len(rows)).clamp(min=0.0)
+        rows = feature.movedim(1, -1).flatten(0, -2)
+        mean = rows.mean(dim=0)
+        covariance = (rows - mean).T @ (rows - mean) / len(rows)
+        spectrum = torch.linalg.eigvalsh(covariance.double()).clamp(min=0.0)
+        if float(spectrum.sum()) == 0.0:
+            raise ProxyUndefined("a block's output is the same for all images and positions")
         parts = spectrum / spectrum.sum()
         values.append(-float((parts * (parts + SMALL_PART).log()).sum()))
     return values
@@ -83,22 +124,29 @@ def progressivity_of(values: Sequence[float]) -> float:
 def trainability_of(maps: Sequence[Tensor], signs: Sequence[Tensor]) -> float:
     """From connected feature maps, and g_out for each but the first.
 
-    Raises ProxyUndefined for a block whose input is no whole multiple of its output, which leaves no stride.
+    Raises ProxyUndefined for a block that its input does not reach, or whose input is no whole multiple of its output,
+    which leaves no stride.
     """
     terms = []
     for (before, after), g_out in zip(pairwise(maps), signs, strict=True):
-        (g_in,) = torch.autograd.grad(after, before, g_out, retain_graph=True)
+        if not after.requires_grad:
+            raise ProxyUndefined("a block's output does not depend on its input")
+        (g_in,) = torch.autograd.grad(after, before, g_out, retain_graph=True, allow_unused=True)
+        if g_in is None:
+            raise ProxyUndefined("a block's output does not depend on its input")
         stride, rest = divmod(g_in.shape[-1], g_out.shape[-1])
         if rest:
             raise ProxyUndefined(f"a block maps {g_in.shape[-1]} pixels to {g_out.shape[-1]}, which no stride divides")
-        g_in = F.pixel_unshuffle(g_in, stride).double()
-        mean = torch.einsum("nihw,nohw->io", g_in, g_out.double()) / (g_out.numel() / g_out.shape[1])
+        ins = F.pixel_unshuffle(g_in, stride).movedim(1, -1).flatten(0, -2)
+        mean = (ins.T @ g_out.movedim(1, -1).flatten(0, -2)).double() / (g_out.numel() / g_out.shape[1])
         scale = float(torch.linalg.matrix_norm(mean, ord=2))
         terms.append(2.0 - scale - 1.0 / (scale + SMALL_SCALE))
     return sum(terms) / len(terms)
 
 
-SOURCE = "Lee and Ham 2024, arXiv 2403.19232"
-EXPRESSIVITY = Proxy("az_expressivity", expressivity, True, 1, False, SOURCE)
-PROGRESSIVITY = Proxy("az_progressivity", progressivity, True, 1, False, SOURCE)
-TRAINABILITY = Proxy("az_trainability", trainability, True, 1, False, SOURCE)
+SOURCE = "Lee and Ham 2024, arXiv 2403.19232; cvlab-yonsei/AZ-NAS @5e6683a"
+SETTING = Setting(weights="kaiming_fan_in", inputs="gaussian")
+BLOCKS = "children of the first ModuleList"
+EXPRESSIVITY = Proxy("az_expressivity", (BlockEntropies(),), sum, True, SOURCE, SETTING, BLOCKS)
+PROGRESSIVITY = Proxy("az_progressivity", (BlockEntropies(),), progressivity_of, True, SOURCE, SETTING, BLOCKS)
+TRAINABILITY = Proxy("az_trainability", (BlockTrainability(),), float, True, SOURCE, SETTING, BLOCKS)

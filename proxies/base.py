@@ -1,23 +1,24 @@
 """What a proxy is: a number that is measured on a network without training it, and leaves the network as it was.
 
-A proxy reads a model (a plain network, or a bound subnet of a supernet) and a `Probe`: the batches, the loss and the
-seed that it is measured with. Its BatchNorm mode, its labels and its direction belong to its definition. Where a score
-does not exist (no ReLU, no gradient, a singular matrix), it raises `ProxyUndefined`; never NaN, infinity or a sentinel.
+A proxy says what it reads (`Reading`s, each taken in one pass over the network), under which conditions (`Setting`: the
+weights, BatchNorm's mode, the inputs), and the formula that makes a score of what was read. `measure` takes the
+readings of several proxies together, so that passes are shared. Where a score does not exist (no ReLU, no gradient, a
+singular matrix), there is a `ProxyUndefined` with the reason; never NaN, infinity or a sentinel.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
 Batch = tuple[Any, Tensor]
 """Model inputs, and targets of shape [N]. A proxy that needs no labels never reads the targets."""
@@ -25,6 +26,9 @@ Batch = tuple[Any, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(model outputs, targets) to the mean loss of the batch, a scalar."""
 
+Weights = Literal["given", "kaiming_fan_in", "kaiming_fan_out", "gaussian", "absolute"]
+BatchNormMode = Literal["train", "eval", "single", "bypassed"]
+Inputs = Literal["given", "gaussian", "ones"]
 
 Saved = tuple[dict[Any, Any], dict[Any, Any]]
 """A table of a module, and what was in it."""
@@ -32,6 +36,27 @@ Saved = tuple[dict[Any, Any], dict[Any, Any]]
 
 class ProxyUndefined(Exception):
     """This network has no such score; the message says why."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The conditions of a measurement.
+
+    weights: "given": as they are. "kaiming_fan_in", "kaiming_fan_out": convolution and linear weights drawn from
+        N(0, 2 / fan). "gaussian": from N(0, 1). All three with biases 0 and BatchNorm scales 1, shifts 0, drawn from
+        the seed. "absolute": the absolute values of what is given, in float64.
+    batch_norm: "train": the batch's statistics, and the whole network in train mode. "eval": the running statistics,
+    and
+        the whole network in eval mode; at their initial (0, 1) that is next to no normalisation. "single": each
+        sample's own statistics, as in train mode with a batch of one. "bypassed": the identity, as are ReLUs (see
+        synflow.py).
+    inputs: "given": the batches. "gaussian": N(0, 1) of the same shapes, from the seed. "ones": a single sample of
+    ones.
+    """
+
+    weights: Weights = "given"
+    batch_norm: BatchNormMode = "train"
+    inputs: Inputs = "given"
 
 
 @dataclass(frozen=True)
@@ -43,35 +68,31 @@ class Probe:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Proxy:
-    """A named measurement, `fn(model, probe) -> score`.
+class Reading(Protocol):
+    """Something that one pass reads off a network; frozen, so that equal readings are taken once.
 
-    maximize: higher scores are better. min_batches: how many batches `fn` reads. needs_labels: it reads the targets.
-    source: paper, and the public code that `fn` agrees with or departs from.
+    batch: which of the batches, from 0. needs_labels: it reads the targets. cost: what it adds to the pass, in words.
     """
 
-    name: str
-    fn: Callable[[nn.Module, Probe], float]
-    maximize: bool
-    min_batches: int
-    needs_labels: bool
-    source: str
+    needs_labels: ClassVar[bool]
+    cost: ClassVar[str]
 
-    def __call__(self, model: nn.Module, probe: Probe) -> float:
-        """The score; the model and the global random states are untouched, also where this raises.
+    @property
+    def batch(self) -> int: ...
 
-        Works under `no_grad` and `inference_mode`. Raises ProxyUndefined where the network has no such score, and
-        ValueError where the probe has too few batches.
-        """
-        if len(probe.batches) < self.min_batches:
-            raise ValueError(f"{self.name} reads {self.min_batches} batches; the probe has {len(probe.batches)}")
-        with torch.inference_mode(False), torch.enable_grad(), preserved(model):
-            torch.manual_seed(probe.seed)
-            score = self.fn(model, probe)
-        if not math.isfinite(score):
-            raise ProxyUndefined(f"{self.name} is {score}")
-        return score
+    @property
+    def runner(self) -> Runner:
+        """Takes this reading and all others of the same runner, setting and batch in one pass."""
+        ...
+
+
+class Runner(Protocol):
+    """Takes readings of one batch off a network that is set up already; a reading that has no value gets its
+    ProxyUndefined. `seed` is the measurement's."""
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, loss: Loss, readings: Sequence[Any], seed: int
+    ) -> Mapping[Reading, Any]: ...
 
 
 @contextmanager
@@ -138,22 +159,29 @@ def hooked(handles: list[Any]) -> Iterator[None]:
             handle.remove()
 
 
-def weight_layers(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """The layers whose weights the gradient proxies read, in the order of `modules()`; each once."""
-    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+def weights_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Names and values of the parameters that "weights" means everywhere: those of two or more dimensions, each once.
 
-
-def weight_gradients(model: nn.Module, batch: Batch, loss: Loss) -> list[Tensor | None]:
-    """Gradients of the batch's mean loss by every convolution and linear weight, frozen ones included.
-
-    None for a weight that the loss does not depend on. The model's own `.grad` is not used. Raises ProxyUndefined where
-    the model has no such weight or the loss depends on none.
+    In networks of convolutions and linear layers these are their weights, as in the public code; NASRec's layers, which
+    own their weights otherwise, are covered too. Raises ProxyUndefined where there is none.
     """
-    weights = [layer.weight.requires_grad_(True) for layer in weight_layers(model)]
-    if not weights:
-        raise ProxyUndefined("the network has no convolution and no linear layer")
-    inputs, targets = batch
-    value = loss(model(inputs), targets)
-    if not value.requires_grad:
-        raise ProxyUndefined("the loss depends on no convolution or linear weight")
-    return list(torch.autograd.grad(value, weights, allow_unused=True))
+    found: list[tuple[str, Tensor]] = [(name, p) for name, p in model.named_parameters() if p.ndim >= 2]
+    if not found:
+        raise ProxyUndefined("the network has no weight of two or more dimensions")
+    return found
+
+
+def floats(inputs: Any) -> list[Tensor]:
+    """The floating tensors of an input, which may be nested in tuples."""
+    if isinstance(inputs, Tensor):
+        return [inputs] if inputs.is_floating_point() else []
+    return [tensor for item in inputs for tensor in floats(item)] if isinstance(inputs, tuple | list) else []
+
+
+def first_of(inputs: Any, count: int) -> Any:
+    """The first samples of an input, which may be nested in tuples."""
+    return tree_map(lambda x: x[:count], detached(inputs))
+
+
+def detached(inputs: Any) -> Any:
+    return tree_map(lambda x: x.detach(), inputs)

@@ -20,10 +20,10 @@ the loss does not depend on the weight's scale: FR is then that of the classifie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,11 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from subshot.proxies.base import Batch, Loss, Probe, Proxy, ProxyUndefined, preserved
+from subshot.proxies.base import Batch, Loss, Probe, ProxyUndefined, Setting
+from subshot.proxies.batch_pass import LossGradients, LossValue, ParameterValues, Tape
+from subshot.proxies.conditions import prepared
+from subshot.proxies.measure import Proxy
 from subshot.proxies.zico import SteadinessSum, blocks
-
-Gradients = list[Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -94,22 +95,39 @@ def sigeo_terms(model: nn.Module, probe: Probe, options: SigeoOptions | None = N
     """
     if len(probe.batches) < 2:
         raise ValueError(f"SiGeo reads at least 2 batches; the probe has {len(probe.batches)}")
-    with torch.inference_mode(False), torch.enable_grad(), preserved(model):
-        torch.manual_seed(probe.seed)
-        return _terms(model, probe, options or SigeoOptions())
+    options = options or SigeoOptions()
+    with prepared(model, Setting(batch_norm="train" if options.train_mode else "eval"), probe.seed):
+        gradients, losses = [], []
+        for inputs, targets in probe.batches:
+            model.requires_grad_(True)
+            tape = Tape(model, inputs, model(inputs), targets, probe.loss)
+            losses.append(tape.loss_value().item())
+            gradients.append(tape.loss_gradients())
+        parameters = dict(model.named_parameters())
+        samples = None
+        if options.fisher_rao_over == "samples":
+            within = {id(p) for owner, p in _scored_first(parameters, options) if owner is not None}
+            if options.fisher_rao_parameters == "all":
+                within |= {id(parameter) for parameter in parameters.values()}
+            samples = torch.cat([_sample_products(model, batch, probe.loss, within) for batch in probe.batches])
+        return terms_of(parameters, gradients, losses, options, samples)
 
 
-def _terms(model: nn.Module, probe: Probe, options: SigeoOptions) -> SigeoTerms:
-    model.train(options.train_mode).requires_grad_(True)
-    ordered = _scored_first(model, options)
-    gradients, losses = [], []
-    for batch in probe.batches:
-        loss, found = _loss_and_gradients(model, batch, probe.loss, [parameter for _, parameter in ordered])
-        gradients.append(found)
-        losses.append(loss)
-    used = [number for number, column in enumerate(zip(*gradients, strict=True)) if any(g is not None for g in column)]
+def terms_of(
+    named: Mapping[str, Tensor],
+    gradients: Sequence[Mapping[str, Tensor | None]],
+    losses: Sequence[float],
+    options: SigeoOptions,
+    sample_products: Tensor | None = None,
+) -> SigeoTerms:
+    """The terms from parameters by name, each batch's gradients, None by parameters that its loss does not depend on,
+    and its loss. sample_products: theta . g of every sample, for the Fisher-Rao norm over samples."""
+    ordered = _scored_first(named, options)
+    names = {id(parameter): name for name, parameter in named.items()}
+    table = [[row[names[id(parameter)]] for _, parameter in ordered] for row in gradients]
+    used = [number for number, column in enumerate(zip(*table, strict=True)) if any(g is not None for g in column)]
     parameters = [ordered[number][1].detach() for number in used]
-    rows = [_filled([row[number] for number in used], parameters) for row in gradients]
+    rows = [_filled([row[number] for number in used], parameters) for row in table]
     owners = [ordered[number][0] for number in used]
     scored = sum(owner is not None for owner in owners)
     sizes = [
@@ -124,11 +142,8 @@ def _terms(model: nn.Module, probe: Probe, options: SigeoOptions) -> SigeoTerms:
     if options.fisher_rao_parameters == "all":
         for block in blocks([*(row[scored:] for row in rows), parameters[scored:]]):
             products += _products(block)
-    if options.fisher_rao_over == "samples":
-        within = {id(p) for owner, p in ordered if owner is not None or options.fisher_rao_parameters == "all"}
-        products = torch.cat([_sample_products(model, batch, probe.loss, within) for batch in probe.batches])
     steady = steadiness.result()
-    fisher_rao = float(products.square().mean())
+    fisher_rao = float((products if sample_products is None else sample_products).square().mean())
     if not math.isfinite(fisher_rao):
         raise ProxyUndefined(f"the Fisher-Rao norm is {fisher_rao}")
     return SigeoTerms(
@@ -143,10 +158,10 @@ def _terms(model: nn.Module, probe: Probe, options: SigeoOptions) -> SigeoTerms:
     )
 
 
-def _scored_first(model: nn.Module, options: SigeoOptions) -> list[tuple[str | None, Tensor]]:
+def _scored_first(named: Mapping[str, Tensor], options: SigeoOptions) -> list[tuple[str | None, Tensor]]:
     """Every parameter with the name of its module in the first term, None where it is in none; these come last."""
     scored, rest = [], []
-    for name, parameter in model.named_parameters():
+    for name, parameter in named.items():
         if options.modules == "weights" and parameter.ndim < 2:
             rest.append((None, parameter))
         else:
@@ -155,20 +170,7 @@ def _scored_first(model: nn.Module, options: SigeoOptions) -> list[tuple[str | N
     return [*scored, *rest]
 
 
-def _loss_and_gradients(
-    model: nn.Module, batch: Batch, loss: Loss, parameters: Sequence[Tensor]
-) -> tuple[float, Gradients]:
-    """The batch's mean loss and its gradients, None by parameters that it does not depend on."""
-    inputs, targets = batch
-    value = loss(model(inputs), targets)
-    if not math.isfinite(value.item()):
-        raise ProxyUndefined(f"the loss of a batch is {value.item()}")
-    if not parameters or not value.requires_grad:
-        raise ProxyUndefined("the loss depends on no parameter")
-    return value.item(), list(torch.autograd.grad(value, list(parameters), allow_unused=True))
-
-
-def _filled(gradients: Gradients, parameters: Sequence[Tensor]) -> list[Tensor]:
+def _filled(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:
     """Zeros where a batch's loss does not depend on a parameter that another batch's does depend on."""
     return [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
 
@@ -275,11 +277,31 @@ def raw_sigeo(terms: SigeoTerms, l1: float = 1.0, l2: float = 1.0, l3: float = 1
     return score + l2 * terms.log_fisher_rao if l2 != 0.0 else score
 
 
-PROXY = Proxy(
-    name="sigeo",
-    fn=lambda model, probe: raw_sigeo(_terms(model, probe, SigeoOptions())),
-    maximize=True,
-    min_batches=2,
-    needs_labels=True,
-    source="SiGeo, arXiv 2311.13169, Eq. 7 with weights (1, 1, 1); unlike the authors' code takes no optimiser steps",
-)
+def _of_readings(*values: Any) -> SigeoTerms:
+    """From the parameters, and each batch's gradients and loss in turn."""
+    parameters, *rest = values
+    return terms_of(parameters, rest[0::2], rest[1::2], SigeoOptions())
+
+
+def sigeo(num_batches: int = 4, l1: float = 1.0, l2: float = 1.0, l3: float = 1.0) -> Proxy:
+    """`raw_sigeo` with these weights over so many batches, at least two."""
+    return _proxy("sigeo", lambda terms: raw_sigeo(terms, l1, l2, l3), True, num_batches)
+
+
+def _proxy(name: str, formula: Callable[[SigeoTerms], float], maximize: bool, num_batches: int = 4) -> Proxy:
+    if num_batches < 2:
+        raise ValueError(f"SiGeo compares batches: num_batches is {num_batches}, and must be at least 2")
+    readings = [reading for batch in range(num_batches) for reading in (LossGradients(batch), LossValue(batch))]
+    return Proxy(
+        name,
+        (ParameterValues(), *readings),
+        lambda *values: formula(_of_readings(*values)),
+        maximize,
+        "SiGeo, arXiv 2311.13169, Eq. 7 with weights (1, 1, 1); unlike the authors' code takes no optimiser steps",
+    )
+
+
+PROXY = sigeo()
+ZICO_TERM = _proxy("sigeo_zico", lambda terms: terms.zico, True)
+FISHER_RAO = _proxy("sigeo_fr", lambda terms: terms.log_fisher_rao, True)
+LOSS = _proxy("sigeo_loss", lambda terms: terms.loss, False)

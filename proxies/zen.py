@@ -4,81 +4,130 @@
 
 Higher is better. f is the last feature map before pooling, var_c the variance that a BatchNorm divides by for the clean
 batch x. Source: Lin et al. (2021, "Zen-NAS", arXiv 2102.01063). idstcv/ZenNAS @d1d617e departs from it: L1 norm,
-running variances that are mostly their initial 1, and residual links switched off. Here the paper's norm and variances,
-and links stay on; the authors call the score not meaningful for cell spaces, where branches join.
+running variances that are mostly their initial 1 (after two passes at momentum 0.1), and residual links switched off.
+Here the paper's norm and variances, and links stay on; `zen_zennas` has the code's norm and running variances. The
+authors call the score not meaningful for cell spaces, where branches join. One draw of weights and images a seed (the
+authors' 32 repeats are 32 seeds, averaged).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from subshot.proxies.base import Probe, Proxy, ProxyUndefined, hooked, weight_layers
+from subshot.proxies.base import ProxyUndefined, Setting, hooked
+from subshot.proxies.batch_pass import Graph, OfBatch, Tape
+from subshot.proxies.conditions import gaussian
+from subshot.proxies.measure import Proxy
 
 STEP = 0.01
-REPEATS = 2
+INITIAL_VARIANCE, MOMENTUM = 1.0, 0.1
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
-def zen(model: nn.Module, probe: Probe) -> float:
-    """Mean score over draws of all weights and images from the probe's seed; of its batches the shape alone is read."""
-    images = probe.batches[0][0]
-    generator = torch.Generator().manual_seed(probe.seed)
+@dataclass
+class Seen:
+    """Of one forward pass: the last feature map, and the mean over channels of each BatchNorm's input variance."""
 
-    def gaussian(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=generator).to(like)
-
-    scores = []
-    for _ in range(REPEATS):
-        make_gaussian(model, generator)
-        scores.append(zen_of(model, gaussian(images), gaussian(images)))
-    return sum(scores) / REPEATS
+    last: Tensor | None = None
+    biased: list[Tensor] | None = None
+    unbiased: list[Tensor] | None = None
 
 
-def make_gaussian(model: nn.Module, generator: torch.Generator) -> None:
-    """In place: convolution and linear weights from N(0, 1), their biases 0, BatchNorm scales 1 and shifts 0."""
-    with torch.no_grad():
-        for layer in weight_layers(model):
-            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
-            if layer.bias is not None:
-                layer.bias.zero_()
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.affine:
-                module.weight.fill_(1.0)
-                module.bias.zero_()
-
-
-def zen_of(model: nn.Module, images: Tensor, noise: Tensor) -> float:
-    """The formula for these images and this noise [N, C, H, W] and the weights as they are; BatchNorm in train mode."""
-    log_scale: list[Tensor] = []
-    last: list[Tensor] = []
+@contextmanager
+def watched_pass(model: nn.Module, with_variances: bool) -> Iterator[Seen]:
+    seen = Seen(biased=[], unbiased=[])
 
     def read_variance(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        log_scale.append(args[0].double().var(dim=(0, 2, 3), correction=0).mean().log() / 2)
+        assert seen.biased is not None and seen.unbiased is not None
+        x = args[0].detach()
+        if x.dim() != 4:
+            return
+        variance = torch.var_mean(x, dim=(0, 2, 3), correction=0)[0].double()
+        count = x.numel() // x.shape[1]
+        seen.biased.append(variance.mean())
+        seen.unbiased.append(variance.mean() * count / max(count - 1, 1))
 
-    def keep_last(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.dim() == 4:
-            last[:] = [output]
+    def keep_last(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim() == 4:
+            seen.last = output
 
     leaves = [m for m in model.modules() if not list(m.children()) and not isinstance(m, POOLS)]
-    batch_norms = [m for m in leaves if isinstance(m, nn.BatchNorm2d)]
-    model.train()
-    with torch.no_grad(), hooked([m.register_forward_hook(keep_last) for m in leaves]):
-        with hooked([m.register_forward_pre_hook(read_variance) for m in batch_norms]):
-            model(images)
-        if not last or not log_scale:
-            raise ProxyUndefined("the network has no feature map or no BatchNorm, which the score reads")
-        clean = last[0].clone()
+    handles = [m.register_forward_hook(keep_last) for m in leaves]
+    if with_variances:
+        handles += [m.register_forward_pre_hook(read_variance) for m in leaves if isinstance(m, _BatchNorm)]
+    with hooked(handles):
+        yield seen
+
+
+@dataclass(frozen=True)
+class ZenReading(OfBatch):
+    """The score, by the paper's formula or the public code's. The change e is drawn from the measurement's seed."""
+
+    version: Literal["paper", "zennas"] = "paper"
+    batch: int = 0
+    needs_labels: ClassVar[bool] = False
+    cost: ClassVar[str] = "forward; forward of changed inputs"
+    graph: ClassVar[Graph] = "none"
+
+    @contextmanager
+    def watch(self, model: nn.Module) -> Iterator[Seen]:
+        with watched_pass(model, with_variances=True) as seen:
+            yield seen
+
+    def value(self, watched: Seen, tape: Tape) -> float:
+        if not isinstance(tape.inputs, Tensor):
+            raise ProxyUndefined("the inputs are no images, which the score changes a little")
+        generator = torch.Generator().manual_seed(tape.seed + 1)
+        noise = gaussian(tape.inputs.shape, generator).to(tape.inputs)
+        return zen_of(tape.model, watched, tape.inputs, noise, self.version)
+
+
+def zen_of(
+    model: nn.Module,
+    clean: Seen,
+    images: Tensor,
+    noise: Tensor,
+    version: Literal["paper", "zennas"] = "paper",
+    momentum: float = MOMENTUM,
+) -> float:
+    """The formula, with what the clean pass of these images [N, C, H, W] showed.
+
+    momentum: by which the public code's running variances move at each of its two passes; 0 as in eval mode.
+    """
+    if clean.last is None or not clean.biased:
+        raise ProxyUndefined("the network has no feature map or no BatchNorm, which the score reads")
+    first = clean.last.clone()
+    with torch.no_grad(), watched_pass(model, with_variances=version == "zennas") as changed:
         model(images + STEP * noise)
-    change = (last[0] - clean).flatten(1).double().norm(dim=1).mean()
-    return float(change.log() + torch.stack(log_scale).sum())
+    assert changed.last is not None
+    difference = (changed.last - first).flatten(1).double()
+    if version == "paper":
+        return float(difference.norm(dim=1).mean().log() + sum(v.log() / 2 for v in clean.biased))
+    assert clean.unbiased is not None and changed.unbiased is not None
+    keep = 1.0 - momentum
+    running = [
+        INITIAL_VARIANCE * keep**2 + momentum * keep * one + momentum * two
+        for one, two in zip(clean.unbiased, changed.unbiased, strict=True)
+    ]
+    return float(difference.abs().sum(dim=1).mean().log() + sum(value.log() / 2 for value in running))
 
 
-PROXY = Proxy(
-    name="zen",
-    fn=zen,
-    maximize=True,
-    min_batches=1,
-    needs_labels=False,
-    source="Lin et al. 2021, arXiv 2102.01063",
+SETTING = Setting(weights="gaussian", inputs="gaussian")
+LAYERS = "BatchNorms over feature maps"
+PROXY = Proxy("zen", (ZenReading(),), float, True, "Lin et al. 2021, arXiv 2102.01063", SETTING, LAYERS)
+ZENNAS = Proxy(
+    "zen_zennas",
+    (ZenReading("zennas"),),
+    float,
+    True,
+    "idstcv/ZenNAS @d1d617e: L1 norm, running variances from 1 after two passes",
+    SETTING,
+    LAYERS,
 )

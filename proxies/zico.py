@@ -4,22 +4,28 @@
 
 g_b is the gradient of batch b's mean loss at unchanged weights. Source: Li et al. (2023, arXiv 2301.11300), as
 SLDGroup/ZiCo @b0fec65 computes it: the deviation is of the signed gradient over the batches, divided by their number.
-Weights of standard deviation zero are left out, and so are layers without any other. Convolution and linear weights,
-BatchNorm in train mode, labels. With two batches the deviation |g_1 - g_2| / 2 can be tiny and the score is rough.
+Weights of standard deviation zero are left out, and so are layers without any other, and those that a batch's loss does
+not depend on (at which the authors' code stops). BatchNorm in train mode, labels. With two batches
+the deviation |g_1 - g_2| / 2 can be tiny and the score is rough.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from subshot.proxies.base import Probe, Proxy, ProxyUndefined, weight_gradients
+from subshot.proxies.base import ProxyUndefined
+from subshot.proxies.batch_pass import LossGradients
+from subshot.proxies.measure import Proxy
 
 BLOCK = 32_768
+
+Gradients = Mapping[str, Tensor | None]
+"""Of one batch, by name of parameter; None where the loss does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -113,22 +119,33 @@ def _joined(flat: Sequence[Sequence[Tensor]], pieces: Sequence[tuple[int, int, i
     return torch.stack([torch.cat([row[number][start:stop] for number, start, stop in pieces]) for row in flat])
 
 
-def zico(model: nn.Module, probe: Probe) -> float:
-    """The score over all batches of the probe, at least two. Raises ProxyUndefined where no gradient varies."""
-    model.train()
-    by_batch = [weight_gradients(model, batch, probe.loss) for batch in probe.batches]
-    layers = [layer for layer in zip(*by_batch, strict=True) if all(gradient is not None for gradient in layer)]
+def zico(*by_batch: Gradients, std_of_magnitudes: bool = False) -> float:
+    """The score of the weights' gradients of each batch, by name. Raises ProxyUndefined where no gradient varies.
+
+    std_of_magnitudes: the deviation of |g| instead of g, a reading of the published formula.
+    """
+    rows = [
+        [gradient for gradient in column if gradient is not None]
+        for column in zip(*(weight_gradients(gradients) for gradients in by_batch), strict=True)
+    ]
+    layers = [row for row in rows if len(row) == len(by_batch)]
     steadiness = SteadinessSum([layer[0].numel() for layer in layers])
     for block in blocks(list(zip(*layers, strict=True))):
-        steadiness.add(block)
+        steadiness.add(block.abs() if std_of_magnitudes else block)
     return steadiness.result().log_ratios
 
 
-PROXY = Proxy(
-    name="zico",
-    fn=zico,
-    maximize=True,
-    min_batches=2,
-    needs_labels=True,
-    source="Li et al. 2023, arXiv 2301.11300",
-)
+def weight_gradients(gradients: Gradients) -> list[Tensor | None]:
+    """Those of weights of two or more dimensions, in the order of the parameters; None where there is none."""
+    return [g if g is None or g.ndim >= 2 else None for g in gradients.values()]
+
+
+def zico_over(num_batches: int) -> Proxy:
+    """ZiCo over so many batches, at least two."""
+    if num_batches < 2:
+        raise ValueError(f"ZiCo compares batches: num_batches is {num_batches}, and must be at least 2")
+    readings = tuple(LossGradients(batch) for batch in range(num_batches))
+    return Proxy("zico", readings, zico, True, "Li et al. 2023, arXiv 2301.11300; SLDGroup/ZiCo @b0fec65")
+
+
+PROXY = zico_over(2)

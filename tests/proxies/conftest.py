@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from subshot.proxies.base import Probe
+from subshot.proxies.base import Batch, Probe
 
 
 class Residual(nn.Module):
@@ -91,7 +91,7 @@ def golden(shared_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_values(golden: Path) -> dict[str, Any]:
-    """Reference values by id: what public code or the published formula gives for `golden_model` and `golden_probe`."""
+    """Reference values by id: what public code or the published formula gives for the golden network and batches."""
     values: dict[str, Any] = json.loads((golden / "values.json").read_text())["values"]
     return values
 
@@ -107,11 +107,11 @@ def golden_model(golden: Path) -> Residual:
 
 
 @pytest.fixture(scope="session")
-def golden_probe(golden: Path) -> Probe:
+def golden_batches(golden: Path) -> list[Batch]:
     """Four batches of 32 images, 3 x 16 x 16, in float64."""
     with np.load(golden / "residual.npz", allow_pickle=False) as arrays:
         images, labels = torch.from_numpy(arrays["x"]).double(), torch.from_numpy(arrays["y"])
-    return Probe(tuple(zip(images, labels, strict=True)))
+    return list(zip(images, labels, strict=True))
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subshot.proxies import PROXIES, az_nas
-from subshot.proxies.base import Probe, ProxyUndefined
-from subshot.proxies.naswot import kernel
+from subshot.proxies import PROXIES, ProxyUndefined, az_nas
+from subshot.proxies.base import Batch
+from subshot.proxies.zico import zico_over
 
 
-def probe_of(*images: Tensor, labels: Sequence[int] = (0, 1, 0, 1), seed: int = 0) -> Probe:
-    return Probe(tuple((batch, torch.tensor(labels)) for batch in images), seed=seed)
+def batches_of(*images: Tensor, labels: Sequence[int] = (0, 1, 0, 1)) -> list[Batch]:
+    return [(batch, torch.tensor(labels)) for batch in images]
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def test_naswot_counts_units_on_the_same_side(relu: nn.Module, images: Tensor) -
     model = network(relu=relu)
     sides = (model[:2](images) > 0).flatten(1).tolist()
     agreements = [[sum(a == b for a, b in zip(one, two, strict=True)) for two in sides] for one in sides]
-    assert kernel(model, images).tolist() == agreements
+    want = math.log(np.linalg.det(np.array(agreements, dtype=float)))
+    assert PROXIES["naswot"](model, batches_of(images)) == pytest.approx(want, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_naswot_counts_units_on_the_same_side(relu: nn.Module, images: Tensor) -
 def test_naswot_may_be_undefined(model: nn.Module, reason: str, images: Tensor) -> None:
     images[1] = images[0]
     with pytest.raises(ProxyUndefined, match=reason):
-        PROXIES["naswot"](model, probe_of(images))
+        PROXIES["naswot"](model, batches_of(images))
 
 
 @pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU6(), nn.Tanh()], ids=str)
@@ -57,11 +58,11 @@ def test_synflow_sums_over_paths(relu: nn.Module) -> None:
             weight.copy_(torch.linspace(-7.0, 9.0, weight.numel()).view_as(weight))
     first, last = (weight.detach().double().abs() for weight in model.parameters())
     total = float((last @ first).sum())
-    probe = Probe(((torch.zeros(1, 3), torch.zeros(1)),))
-    assert PROXIES["synflow"](model, probe) == pytest.approx(2 * total)
-    assert PROXIES["log_synflow"](model, probe) == pytest.approx(math.log(2 * total))
+    batches = [(torch.zeros(1, 3), torch.zeros(1))]
+    assert PROXIES["synflow"](model, batches) == pytest.approx(2 * total)
+    assert PROXIES["log_synflow"](model, batches) == pytest.approx(math.log(2 * total))
     by_weight = float((first * last.sum(dim=0)[:, None].log1p()).sum() + (last * first.sum(dim=1).log1p()).sum())
-    assert PROXIES["synflow_freerea"](model, probe) == pytest.approx(by_weight)
+    assert PROXIES["synflow_freerea"](model, batches) == pytest.approx(by_weight)
 
 
 @pytest.mark.parametrize("name", ["synflow", "log_synflow", "synflow_freerea"])
@@ -71,7 +72,7 @@ def test_synflow_is_undefined_without_a_path_and_beyond_float64(name: str, weigh
     for parameter in model.parameters():
         nn.init.constant_(parameter, weight)
     with pytest.raises(ProxyUndefined, match="sum over paths is"):
-        PROXIES[name](model, Probe(((torch.zeros(1, 3), torch.zeros(1)),)))
+        PROXIES[name](model, [(torch.zeros(1, 3), torch.zeros(1))])
 
 
 def test_jacob_cov_of_equal_gradients(images: Tensor) -> None:
@@ -79,14 +80,14 @@ def test_jacob_cov_of_equal_gradients(images: Tensor) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(108, 2)).double()
     small = 1e-5
     expected = -(math.log(4 + small) + 1 / (4 + small)) - 3 * (math.log(small) + 1 / small)
-    assert PROXIES["jacob_cov"](model, probe_of(images.double())) == pytest.approx(expected, rel=1e-6)
+    assert PROXIES["jacob_cov"](model, batches_of(images.double())) == pytest.approx(expected, rel=1e-6)
 
 
 def test_jacob_cov_is_undefined_for_a_constant_gradient(images: Tensor) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(108, 2))
     nn.init.zeros_(model[1].weight)
     with pytest.raises(ProxyUndefined, match="constant"):
-        PROXIES["jacob_cov"](model, probe_of(images))
+        PROXIES["jacob_cov"](model, batches_of(images))
 
 
 def test_zico_by_numpy_in_loops(images: Tensor) -> None:
@@ -100,7 +101,7 @@ def test_zico_by_numpy_in_loops(images: Tensor) -> None:
     for layer in zip(*gradients, strict=True):
         ratios = [np.abs(values).mean() / np.std(values) for values in zip(*layer, strict=True) if np.std(values) > 0]
         expected += math.log(sum(ratios))
-    assert PROXIES["zico"](model, probe_of(*batches)) == pytest.approx(expected, rel=1e-9)
+    assert zico_over(3)(model, batches_of(*batches)) == pytest.approx(expected, rel=1e-9)
 
 
 class WithUnusedLayer(nn.Module):
@@ -115,27 +116,27 @@ class WithUnusedLayer(nn.Module):
 
 @pytest.mark.parametrize("name", ["zico", "grad_norm", "synflow"])
 def test_a_layer_that_nothing_depends_on_adds_nothing(name: str, images: Tensor) -> None:
-    probe = probe_of(images, images + 1)
-    assert PROXIES[name](WithUnusedLayer(network()), probe) == PROXIES[name](network(), probe)
+    batches = batches_of(images, images + 1)
+    assert PROXIES[name](WithUnusedLayer(network()), batches) == PROXIES[name](network(), batches)
 
 
 def test_zico_is_undefined_for_equal_batches(images: Tensor) -> None:
     with pytest.raises(ProxyUndefined, match="no gradient varies"):
-        PROXIES["zico"](network(), probe_of(images, images))
+        PROXIES["zico"](network(), batches_of(images, images))
 
 
 def test_zen_draws_its_own_weights_and_images(images: Tensor) -> None:
-    model, probe = network(), probe_of(images)
-    score = PROXIES["zen"](model, probe)
+    model, batches = network(), batches_of(images)
+    score = PROXIES["zen"](model, batches)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
-    assert PROXIES["zen"](model, probe_of(images * 2)) == score
-    assert PROXIES["zen"](model, probe_of(images, seed=1)) != score
+    assert PROXIES["zen"](model, batches_of(images * 2)) == score
+    assert PROXIES["zen"](model, batches, seed=1) != score
 
 
 def test_zen_needs_a_batch_norm(images: Tensor) -> None:
     with pytest.raises(ProxyUndefined, match="no BatchNorm"):
-        PROXIES["zen"](nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 2)), probe_of(images))
+        PROXIES["zen"](nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 2)), batches_of(images))
 
 
 def test_entropy_of_white_and_of_equal_channels() -> None:
@@ -167,4 +168,4 @@ def test_trainability_in_loops(stride: int) -> None:
 
 def test_az_nas_needs_blocks(images: Tensor) -> None:
     with pytest.raises(ProxyUndefined, match="no ModuleList of blocks"):
-        PROXIES["az_expressivity"](network(), probe_of(images))
+        PROXIES["az_expressivity"](network(), batches_of(images))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from subshot.proxies.base import Probe, ProxyUndefined
+from subshot.proxies import PROXIES
+from subshot.proxies.base import Batch, Probe, ProxyUndefined
 from subshot.proxies.sigeo import (
     SigeoMoments,
     SigeoOptions,
@@ -155,39 +156,31 @@ def test_samples_and_attention(probe: Probe) -> None:
     assert terms.fisher_rao == pytest.approx(np.mean((np.hstack(gradients) @ theta) ** 2), rel=1e-5)
 
 
-def test_batch_norm_in_train_mode_has_no_sample_gradients(golden_model: nn.Module, golden_probe: Probe) -> None:
+def test_batch_norm_in_train_mode_has_no_sample_gradients(golden_model: nn.Module, golden_batches: list[Batch]) -> None:
     with pytest.raises(ValueError, match="BatchNorm is in train mode; take train_mode=False"):
-        sigeo_terms(golden_model, golden_probe, SigeoOptions(fisher_rao_over="samples"))
+        sigeo_terms(golden_model, Probe(tuple(golden_batches)), SigeoOptions(fisher_rao_over="samples"))
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("scope", SCOPES)
-def test_reference_values(
-    mode: str, scope: str, golden_model: nn.Module, golden_probe: Probe, golden_values: dict[str, Any]
+def test_the_norm_over_samples_has_its_reference_value(
+    scope: str, golden_model: nn.Module, golden_batches: list[Batch], golden_values: dict[str, Any]
 ) -> None:
-    options = replace(SCOPES[scope], train_mode=mode == "train")
-    terms = sigeo_terms(golden_model, golden_probe, options)
-    tensors = "alltensors" if scope == "allparams" else scope
-    assert terms.zico == pytest.approx(golden_values[f"sigeo.zico.{tensors}.{mode}"]["value"], rel=1e-8)
-    assert terms.fisher_rao == pytest.approx(golden_values[f"sigeo.fr.A_mean_sq_dot.{scope}.{mode}"]["value"], rel=1e-8)
-    assert terms.loss == pytest.approx(golden_values[f"sigeo.loss.{mode}"]["value"], rel=1e-9)
-    unbiased = sigeo_terms(golden_model, golden_probe, replace(options, correction=1))
-    assert unbiased.zico == pytest.approx(golden_values[f"sigeo.zico_unbiased.{tensors}.{mode}"]["value"], rel=1e-8)
-    if mode == "train":
-        for weights, name in (((1, 1, 0), "l1_1_0"), ((1, 1, 1), "l1_1_1"), ((1, 50, 1), "l1_50_1")):
-            want = golden_values[f"sigeo.score.{scope}.{name}"]["value"]
-            assert raw_sigeo(terms, *weights) == pytest.approx(want, rel=1e-8)
-    else:
-        sampled = sigeo_terms(golden_model, golden_probe, replace(options, fisher_rao_over="samples"))
-        want = golden_values[f"sigeo.fr.F_per_sample.{scope}.eval"]["value"]
-        assert sampled.fisher_rao == pytest.approx(want, rel=1e-8)
+    """By the forward-mode pass; the others are in test_golden."""
+    options = replace(SCOPES[scope], train_mode=False, fisher_rao_over="samples")
+    terms = sigeo_terms(golden_model, Probe(tuple(golden_batches)), options)
+    want = golden_values[f"sigeo.fr.F_per_sample.{scope}.eval"]
+    assert terms.fisher_rao == pytest.approx(want["value"], rel=want["rtol"])
 
 
-def test_reference_value_with_whole_modules(
-    golden_model: nn.Module, golden_probe: Probe, golden_values: dict[str, Any]
-) -> None:
-    terms = sigeo_terms(golden_model, golden_probe, SigeoOptions(modules="modules"))
-    assert terms.zico == pytest.approx(golden_values["sigeo.zico.modules.train"]["value"], rel=1e-8)
+def test_the_proxies_are_the_terms(model: nn.Module, probe: Probe) -> None:
+    terms = sigeo_terms(model, probe)
+    scores = {name: PROXIES[name](model, probe.batches, probe.loss) for name in PROXIES if name.startswith("sigeo")}
+    assert scores == {
+        "sigeo": raw_sigeo(terms),
+        "sigeo_zico": terms.zico,
+        "sigeo_fr": terms.log_fisher_rao,
+        "sigeo_loss": terms.loss,
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from subshot.proxies.base import Probe
+from subshot.proxies.base import Batch, Probe
 from subshot.proxies.sigeo import raw_sigeo, sigeo_terms
 from subshot.proxies.sigeo_reference import reference_sigeo, reference_terms
 
 
-def test_the_public_code_s_values(golden_model: nn.Module, golden_probe: Probe, golden_values: dict[str, Any]) -> None:
+def test_the_public_code_s_values(
+    golden_model: nn.Module, golden_batches: list[Batch], golden_values: dict[str, Any]
+) -> None:
     """Its program was run on all layers, with steps of size zero and nothing clipped."""
     layers = [name for name, module in golden_model.named_modules() if not list(module.children())]
-    zico, log_fisher_rao, _ = reference_terms(golden_model, golden_probe, layers, clip_norm=None)
+    zico, log_fisher_rao, _ = reference_terms(golden_model, Probe(tuple(golden_batches)), layers, clip_norm=None)
     assert zico == pytest.approx(golden_values["sigeo.reference.nasrec_lr0.zico"]["value"], rel=1e-7)
     assert log_fisher_rao == pytest.approx(golden_values["sigeo.reference.nasrec_lr0.log_fr"]["value"], rel=1e-7)
 
