@@ -233,7 +233,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def interleaved(row: Row, model: nn.Module, batches: Batches, repeats: int) -> Ratios:
-    """Plain, proxy, plain, proxy, ..., plain, after a warm-up of both (of the first alone where there is one repeat)."""
+    """Plain, proxy, plain, proxy, ..., plain, after a warm-up of both, or of the first alone before one repeat."""
     call, plain = call_of(row, model, batches), call_of(Row(PLAIN), model, batches)
     plain()
     repeats = 1 if row.name in LONG else repeats

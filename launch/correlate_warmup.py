@@ -47,5 +47,5 @@ def warm_up(model: nn.Module, data: WarmupImages) -> None:
         if not loss.requires_grad or not torch.isfinite(loss):
             raise WarmupFailed(f"the loss of the warm-up is {loss.item()} at step {start // data.batch_size}")
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()

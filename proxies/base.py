@@ -151,7 +151,12 @@ def _restore_random_states(states: tuple[Any, ...]) -> None:
 
 @contextmanager
 def hooked(handles: list[Any]) -> Iterator[None]:
-    """Removes the hooks at the end; `handles` are what torch's `register_*_hook` gave."""
+    """Removes the hooks at the end, those that `handles` got meanwhile too; they are what torch's `register_*_hook`
+    gave.
+
+    A hook on a tensor that keeps what knows of the tensor's graph must go, or the graph is never freed: the garbage
+    collector cannot see through torch's part of that circle.
+    """
     try:
         yield
     finally:

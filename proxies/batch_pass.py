@@ -116,18 +116,21 @@ def run_batch(
     if "inputs" in graphs:
         for tensor in floats(inputs):
             tensor.requires_grad_(True)
-    with ExitStack() as stack:
-        watched = [stack.enter_context(reading.watch(model)) for reading in readings]
-        with torch.set_grad_enabled(graphs != {"none"}):
-            outputs = model(inputs)
-    listeners = [one for one in watched if isinstance(one, LayerOutputs)]
-    tape = Tape(model, inputs, outputs, targets, loss, seed, listeners, "weights" in graphs)
     values: dict[Reading, Any] = {}
-    for reading, one in zip(readings, watched, strict=True):
-        try:
-            values[reading] = reading.value(one, tape)
-        except ProxyUndefined as undefined:
-            values[reading] = undefined
+    with ExitStack() as whole_pass:
+        with ExitStack() as forward:
+            watched = [forward.enter_context(reading.watch(model)) for reading in readings]
+            listeners = [one for one in watched if isinstance(one, LayerOutputs)]
+            for one in listeners:
+                whole_pass.enter_context(hooked(one.hooks))
+            with torch.set_grad_enabled(graphs != {"none"}):
+                outputs = model(inputs)
+        tape = Tape(model, inputs, outputs, targets, loss, seed, listeners, "weights" in graphs)
+        for reading, one in zip(readings, watched, strict=True):
+            try:
+                values[reading] = reading.value(one, tape)
+            except ProxyUndefined as undefined:
+                values[reading] = undefined
     return values
 
 
@@ -201,6 +204,7 @@ class LayerOutputs:
         self.collect = collect
         self.overwritten: list[str] = []
         self.edges: list[torch.autograd.graph.GradientEdge] = []
+        self.hooks: list[Any] = []
         self.copies = any(getattr(module, "inplace", False) for module in model.modules())
 
     def attach(self, name: str, output: Tensor) -> None:
@@ -217,7 +221,7 @@ class LayerOutputs:
             else:
                 self.collect(name, kept, gradient)
 
-        output.register_hook(hook)
+        self.hooks.append(output.register_hook(hook))
         self.edges.append(torch.autograd.graph.get_gradient_edge(output))
 
 

@@ -74,18 +74,24 @@ def _jacobian(model: nn.Module, inputs: Any, chosen: Mapping[str, list[int]]) ->
     cuts.leaves.extend(floats(inputs))
     for tensor in (*cuts.leaves, *(model.get_parameter(name) for name in chosen)):
         tensor.requires_grad_(True)
-    with hooked([module.register_forward_hook(cuts.watch) for module in cuts.names]):
-        outputs = model(inputs)
-    if not cuts.saw_all(model, chosen, outputs):
-        model.requires_grad_(False)
-        return _by_transforms(model, inputs, chosen)
+    with hooked(cuts.hooks):
+        with hooked([module.register_forward_hook(cuts.watch) for module in cuts.names]):
+            outputs = model(inputs)
+        if cuts.saw_all(model, chosen, outputs):
+            return _walk_each_back(outputs, cuts, chosen)
+    model.requires_grad_(False)
+    return _by_transforms(model, inputs, chosen)
+
+
+def _walk_each_back(outputs: Tensor, cuts: Cuts, chosen: Mapping[str, list[int]]) -> tuple[Tensor, Tensor]:
+    """One backward pass for each column of the outputs [N, outputs] or [N]."""
     flat = outputs.flatten(1) if outputs.dim() > 1 else outputs[:, None]
+    zeros = torch.zeros(len(flat), dtype=flat.dtype, device=flat.device)
     rows = []
     for number in range(flat.shape[1]):
         cuts.found = {}
         if flat.requires_grad and cuts.leaves:
             torch.autograd.backward(flat[:, number].sum(), retain_graph=True, inputs=cuts.leaves)
-        zeros = torch.zeros(len(flat), dtype=flat.dtype, device=flat.device)
         columns = [cuts.found.get((name, place), zeros) for name, places in chosen.items() for place in places]
         rows.append(torch.stack(columns, dim=1))
     return torch.stack(rows, dim=1).double(), flat.detach().double()
@@ -101,6 +107,7 @@ class Cuts:
         self.calls: Counter[nn.Module] = Counter()
         self.nodes: dict[nn.Module, Any] = {}
         self.leaves: list[Tensor] = []
+        self.hooks: list[Any] = []
         self.found: dict[tuple[str, int], Tensor] = {}
 
     def watch(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -120,7 +127,7 @@ class Cuts:
                 own = gradient.select(channel_axis, channel)
                 self.found[key] = (own if seen is None else own * seen).reshape(len(own), -1).sum(dim=1)
 
-        output.register_hook(read)
+        self.hooks.append(output.register_hook(read))
         return changed
 
     def saw_all(self, model: nn.Module, chosen: Mapping[str, list[int]], outputs: Tensor) -> bool:

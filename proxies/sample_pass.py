@@ -108,10 +108,11 @@ def read_samples(
     owners = owners_of(model, wanted)
     if owners is not None:
         walk = Walk(wanted, owners, emit)
-        total = walk.forward(model, inputs, targets, loss, of)
-        if walk.saw_all(total):
-            walk.back(total)
-            return
+        with hooked(walk.hooks):
+            total = walk.forward(model, inputs, targets, loss, of)
+            if walk.saw_all(total):
+                walk.back(total)
+                return
         model.requires_grad_(False)
     torch.manual_seed(seed)
     _read_by_transforms(model, inputs, targets, loss, of, wanted, emit)
@@ -165,6 +166,7 @@ class Walk:
         self.count: Counter[nn.Module] = Counter()
         self.nodes: dict[nn.Module, list[Any]] = defaultdict(list)
         self.leaves: list[Tensor] = []
+        self.hooks: list[Any] = []
         self.calls: dict[nn.Module, list[Call]] = defaultdict(list)
 
     def forward(self, model: nn.Module, inputs: Any, targets: Tensor, loss: Loss, of: Of) -> Tensor:
@@ -192,7 +194,7 @@ class Walk:
             if len(self.calls[module]) == self.count[module]:
                 self._emit(module)
 
-        output.register_hook(read)
+        self.hooks.append(output.register_hook(read))
         return changed
 
     def saw_all(self, total: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""A search space whose genotypes build stand-alone networks: what training-free search and the benchmarks need of it."""
+"""A search space whose genotypes build stand-alone networks: what training-free search and benchmarks need of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """What every proxy in the table keeps: no trace, determinism, one score however the subnet is held, no sentinels."""
 
+import contextlib
 import copy
+import gc
 import math
 import random
 from collections.abc import Iterator
@@ -132,6 +134,29 @@ def test_it_leaves_no_trace_where_the_model_fails(proxy: Proxy, held: Held, batc
     held.supernet.classifier.register_forward_pre_hook(fail)
     with traceless(held.supernet), pytest.raises(RuntimeError, match="the classifier is broken"):
         proxy(held.bound(), batches)
+
+
+@every_proxy
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_keeps_no_tensor_alive(proxy: Proxy, fails: bool, batches: list[Batch]) -> None:
+    """A graph that a hook holds on to is never freed: the garbage collector cannot see that circle."""
+
+    def live() -> int:
+        gc.collect()
+        return sum(issubclass(type(found), Tensor) for found in gc.get_objects())
+
+    def fail(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        raise RuntimeError("the classifier is broken")
+
+    held = build("nasbench201")
+    if fails:
+        held.supernet.classifier.register_forward_pre_hook(fail)
+    counts = []
+    for _ in range(3):
+        with contextlib.suppress(RuntimeError):
+            proxy(held.bound(), batches)
+        counts.append(live())
+    assert counts[1] == counts[2]
 
 
 def test_together_they_give_what_each_gives_alone(held: Held, batches: list[Batch]) -> None:
