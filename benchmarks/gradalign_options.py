@@ -29,6 +29,7 @@ from subshot.launch.correlate_scores import ScoringSettings, drawn, initialised,
 from subshot.proxies import ProxyUndefined, Setting, measure
 from subshot.proxies.base import BatchNormMode
 from subshot.proxies.gradsign import (
+    JITTER,
     SampleGram,
     SampleSigns,
     SignStatistics,
@@ -51,6 +52,11 @@ def raw_log_det(gram: Tensor, signs: SignStatistics) -> float:
     return sum(log_det_of(one) for one in grams) / len(grams)
 
 
+def whole_log_det(signs: SignStatistics) -> float:
+    """GradAlign-II over all samples together."""
+    return log_det_of(signs.gram, JITTER)
+
+
 def variants() -> list[Proxy]:
     """Every combination, named by its choices."""
     found = []
@@ -60,14 +66,12 @@ def variants() -> list[Proxy]:
                 for build in (gradsign, gradalign1, gradalign2):
                     proxy = build(mode, scope, normalisation)  # type: ignore[arg-type]
                     found.append(replace(proxy, name=f"{proxy.name} {mode} {scope} {normalisation}"))
-        joined = (
-            SampleSigns(),
-            lambda signs: log_det_of(signs.gram),
-            f"gradalign2 {mode} weights sum, without classes",
-        )
-        raw = ((SampleGram(), SampleSigns()), raw_log_det, f"gradalign2 {mode} weights sum, raw gradients")
-        found.append(Proxy(joined[2], (joined[0],), joined[1], True, "-", Setting(batch_norm=mode)))
-        found.append(Proxy(raw[2], raw[0], raw[1], True, "-", Setting(batch_norm=mode)))
+        setting, name = Setting(batch_norm=mode), f"gradalign2 {mode} weights sum"
+        for jitter in (0.0, 1.0):
+            found.append(replace(gradalign2(mode, jitter=jitter), name=f"{name}, jitter {jitter:g}"))
+        found.append(Proxy(f"{name}, without classes", (SampleSigns(),), whole_log_det, True, "-", setting))
+        raw = (SampleGram(), SampleSigns())
+        found.append(Proxy(f"{name}, raw gradients", raw, raw_log_det, True, "-", setting))
     return found
 
 

@@ -33,6 +33,9 @@ from subshot.proxies.sample_pass import Of, Scope, run_samples
 
 Normalisation = Literal["sum", "mean"]
 
+JITTER = 1e-6
+"""Beside Gram matrices of whole numbers: far below what a single differing sign brings."""
+
 
 @dataclass(frozen=True)
 class SignStatistics:
@@ -139,23 +142,25 @@ def gradalign2(
     scope: Scope = "weights",
     normalisation: Normalisation = "sum",
     maximize: bool = True,
+    jitter: float = JITTER,
 ) -> Proxy:
-    """normalisation "mean": of the Gram matrix divided by the number of entries."""
+    """normalisation "mean": of the Gram matrix divided by the number of entries. jitter: added to its diagonal, so that
+    samples of equal signs, which shallow networks give, lower the score and do not end it."""
 
     def formula(found: SignStatistics) -> float:
         grams = found.by_class()
         divided = [gram / found.entries if normalisation == "mean" else gram for gram in grams]
-        return sum(log_det_of(gram) for gram in divided) / len(divided)
+        return sum(log_det_of(gram, jitter) for gram in divided) / len(divided)
 
     return _proxy("gradalign2", SampleSigns(scope), formula, batch_norm, scope, normalisation, maximize, GRADALIGN)
 
 
-def log_det_of(gram: Tensor) -> float:
-    sign, value = torch.linalg.slogdet(gram)
+def log_det_of(gram: Tensor, jitter: float = 0.0) -> float:
+    """log det(gram + jitter I). Raises ProxyUndefined where that is singular."""
+    shifted = gram + jitter * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    sign, value = torch.linalg.slogdet(shifted)
     if sign <= 0:
-        raise ProxyUndefined(
-            "the Gram matrix of a class is singular: samples' gradients have the same signs, or are zero"
-        )
+        raise ProxyUndefined("the Gram matrix of a class is singular: samples' gradients have the same signs")
     return float(value)
 
 
