@@ -6,8 +6,9 @@ Higher is better. f is the last feature map before pooling, var_c the variance t
 batch x. Source: Lin et al. (2021, "Zen-NAS", arXiv 2102.01063). idstcv/ZenNAS @d1d617e departs from it: L1 norm,
 running variances that are mostly their initial 1 (after two passes at momentum 0.1), and residual links switched off.
 Here the paper's norm and variances, and links stay on; `zen_zennas` has the code's norm and running variances. The
-authors call the score not meaningful for cell spaces, where branches join. One draw of weights and images a seed (the
-authors' 32 repeats are 32 seeds, averaged).
+authors call the score not meaningful for cell spaces, where branches join. A BatchNorm of a dead branch, whose input is
+constant, has no variance and is left out of the paper's sum. One draw of weights and images a seed (the authors' 32
+repeats are 32 seeds, averaged).
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def zen_of(
     assert changed.last is not None
     difference = (changed.last - first).flatten(1).double()
     if version == "paper":
-        return float(difference.norm(dim=1).mean().log() + sum(v.log() / 2 for v in clean.biased))
+        scales = [variance.log() / 2 for variance in clean.biased if variance > 0.0]
+        return float(difference.norm(dim=1).mean().log() + sum(scales))
     assert clean.unbiased is not None and changed.unbiased is not None
     keep = 1.0 - momentum
     running = [
