@@ -176,10 +176,10 @@ def test_labels_that_say_little(count: int, batches: list[Batch]) -> None:
 
 
 def test_equal_samples(batches: list[Batch]) -> None:
-    """Kernels over samples are singular."""
+    """Kernels over samples are singular; GradAlign-II's has a jitter."""
     found = outcomes(seeded(Net), [(images[:1].expand(6, -1, -1, -1), labels[:6]) for images, labels in batches])
     undefined = {name for name, score in found.items() if isinstance(score, str)}
-    assert undefined == {"naswot", "gradalign2", "ntk_condition", "ntk_condition_eval"}
+    assert undefined == {"naswot", "ntk_condition", "ntk_condition_eval"}
 
 
 def test_in_place_activations_change_no_score(batches: list[Batch]) -> None:
