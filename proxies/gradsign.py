@@ -19,6 +19,7 @@ own statistics (`batch_norm="single"`). Classes of one sample, which say nothing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -149,8 +150,8 @@ def gradalign2(
 
     def formula(found: SignStatistics) -> float:
         grams = found.by_class()
-        divided = [gram / found.entries if normalisation == "mean" else gram for gram in grams]
-        return sum(log_det_of(gram, jitter) for gram in divided) / len(divided)
+        scale = math.log(found.entries) if normalisation == "mean" else 0.0  # log det(K / d) = log det K - N log d
+        return sum(log_det_of(gram, jitter) - len(gram) * scale for gram in grams) / len(grams)
 
     return _proxy("gradalign2", SampleSigns(scope), formula, batch_norm, scope, normalisation, maximize, GRADALIGN)
 
