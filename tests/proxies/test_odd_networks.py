@@ -182,12 +182,20 @@ def test_equal_samples(batches: list[Batch]) -> None:
     assert undefined == {"naswot", "ntk_condition", "ntk_condition_eval"}
 
 
+def differing(one: dict[str, float | str], other: dict[str, float | str]) -> set[str]:
+    """Names of the scores that are more than rounding apart."""
+
+    def equal(score: float | str, expected: float | str) -> bool:
+        return score == (expected if isinstance(expected, str) else pytest.approx(expected, rel=1e-6))
+
+    return {name for name in one if not equal(one[name], other[name])}
+
+
 def test_in_place_activations_change_no_score(batches: list[Batch]) -> None:
     """Modules; and functions, but for what a hook sees of the last feature map."""
-    assert outcomes(seeded(NETWORKS["in-place module"]), batches) == outcomes(seeded(Net), batches)
+    assert not differing(outcomes(seeded(NETWORKS["in-place module"]), batches), outcomes(seeded(Net), batches))
     in_place, function = (outcomes(seeded(NETWORKS[name]), batches) for name in ("in-place function", "function"))
-    differing = {name for name in function if function[name] != in_place[name]}
-    assert differing <= {"zen", "zen_zennas", "meco"}
+    assert differing(function, in_place) <= {"zen", "zen_zennas", "meco"}
     assert {name for name, score in function.items() if isinstance(score, str)} == {"naswot", "linear_regions", "swap"}
 
 
