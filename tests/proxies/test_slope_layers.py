@@ -63,7 +63,7 @@ def the_long_way(model: nn.Module, batch: Batch) -> float:
         return F.cross_entropy(functional_call(model, {**parameters, **values}, (batch[0],)), batch[1])
 
     gradients, products = jvp(grad(loss_at), (weights,), (weights,))
-    return -sum(float((gradients[name] * products[name]).sum()) for name in weights)
+    return -sum((gradients[name] * products[name]).sum().item() for name in weights)
 
 
 def test_layers_are_as_before_afterwards() -> None:
