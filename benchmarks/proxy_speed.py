@@ -60,6 +60,7 @@ VARIANTS = frozenset(
         "synflow_bn",
         "synflow_zennas",
         "zen_zennas",
+        "az_trainability_nasbench201",
     }
 )
 """Terms and other versions of a proxy that is in the list under another name."""

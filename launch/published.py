@@ -74,7 +74,7 @@ TABLES = (
             "vkdnw_agg": _three((0.750, 0.919, 0.785), (0.753, 0.919, 0.636), (0.743, 0.906, 0.664)),
             "az_expressivity": _three(None, None, (0.587, 0.778, None)),
             "az_progressivity": _three(None, None, (0.459, 0.630, None)),
-            "az_trainability": _three(None, None, (0.353, 0.517, None)),
+            "az_trainability_nasbench201": _three(None, None, (0.353, 0.517, None)),
         },
     ),
     Table(
@@ -98,7 +98,7 @@ TABLES = (
             "vkdnw_agg": _three((0.740, 0.911, 0.743), (0.735, 0.905, 0.576), (0.722, 0.893, 0.614)),
             "az_expressivity": _three(None, None, (0.497, None, None)),
             "az_progressivity": _three(None, None, (0.466, None, None)),
-            "az_trainability": _three(None, None, (0.427, None, None)),
+            "az_trainability_nasbench201": _three(None, None, (0.427, None, None)),
         },
     ),
     Table(

@@ -70,6 +70,7 @@ PROXIES: dict[str, Proxy] = {
         az_nas.EXPRESSIVITY,
         az_nas.PROGRESSIVITY,
         az_nas.TRAINABILITY,
+        az_nas.TRAINABILITY_NASBENCH201,
         linear_regions.PROXY,
         swap.PROXY,
         meco.PROXY,

@@ -9,17 +9,18 @@ All higher is better. Source: Lee and Ham (2024, arXiv 2403.19232); cvlab-yonsei
 default: Kaiming initialisation by fan-in, Gaussian images, BatchNorm in train mode, no labels.
 
 The blocks are the children of the network's first ModuleList; the features are the first block's input and all outputs.
-A block that returns its input is no block, so a network with an identity scores as the network without it does; the
-authors' code gives minus infinity there.
+A block that returns its input is no block, so a network with an identity scores as the network without it does, as in
+the authors' code for chains (AutoFormer). Their code for NAS-Bench-201 gives minus infinity to the trainability there,
+and where a block adds nothing but zeros to its input; `az_trainability_nasbench201` is undefined then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,17 +30,27 @@ from subshot.proxies.base import ProxyUndefined, Setting, hooked
 from subshot.proxies.batch_pass import Graph, OfBatch, Tape
 from subshot.proxies.measure import Proxy
 
+Identities = Literal["skipped", "undefined"]
+
+IDENTITY = "a block is the identity, which the authors' code for NAS-Bench-201 rules out"
 SMALL_PART = 1e-8
 SMALL_SCALE = 1e-6
 
 
-@contextmanager
-def block_features(model: nn.Module) -> Iterator[list[Tensor]]:
-    """The first block's input and the output of every block that does anything, each [N, C, H, W].
+@dataclass
+class Features:
+    """maps: the first block's input and the output of every block that does anything, each [N, C, H, W]. identities:
+    how many blocks returned their input."""
 
-    The network goes on with copies, since what follows may overwrite them in place.
-    """
-    maps: list[Tensor] = []
+    maps: list[Tensor] = field(default_factory=list)
+    identities: int = 0
+
+
+@contextmanager
+def block_features(model: nn.Module) -> Iterator[Features]:
+    """Of the next forward pass; the network goes on with copies, since what follows may overwrite them in place."""
+    features = Features()
+    maps = features.maps
 
     def keep_first(module: nn.Module, args: tuple[Any, ...]) -> Any:
         if maps:
@@ -49,6 +60,7 @@ def block_features(model: nn.Module) -> Iterator[list[Tensor]]:
 
     def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if output is args[0]:
+            features.identities += 1
             return None
         maps.append(output)
         return output.clone() if isinstance(output, Tensor) else None
@@ -56,7 +68,7 @@ def block_features(model: nn.Module) -> Iterator[list[Tensor]]:
     blocks = next((list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)), [])
     handles = [block.register_forward_pre_hook(keep_first) for block in blocks]
     with hooked([*handles, *(block.register_forward_hook(keep) for block in blocks)]):
-        yield maps
+        yield features
 
 
 def require_maps(maps: Sequence[Any]) -> None:
@@ -78,15 +90,16 @@ class BlockEntropies(OfBatch):
     def watch(self, model: nn.Module) -> Any:
         return block_features(model)
 
-    def value(self, watched: list[Tensor], tape: Tape) -> list[float]:
-        require_maps(watched)
-        return entropies([feature.detach() for feature in watched])
+    def value(self, watched: Features, tape: Tape) -> list[float]:
+        require_maps(watched.maps)
+        return entropies([feature.detach() for feature in watched.maps])
 
 
 @dataclass(frozen=True)
 class BlockTrainability(OfBatch):
     """The trainability; the random signs come from the measurement's seed."""
 
+    identities: Identities = "skipped"
     batch: int = 0
     needs_labels: ClassVar[bool] = False
     cost: ClassVar[str] = "forward; backward of random signs through each block"
@@ -95,11 +108,18 @@ class BlockTrainability(OfBatch):
     def watch(self, model: nn.Module) -> Any:
         return block_features(model)
 
-    def value(self, watched: list[Tensor], tape: Tape) -> float:
-        require_maps(watched)
+    def value(self, watched: Features, tape: Tape) -> float:
+        if watched.identities and self.identities == "undefined":
+            raise ProxyUndefined(IDENTITY)
+        require_maps(watched.maps)
         generator = torch.Generator().manual_seed(tape.seed)
-        signs = [(torch.randint(2, m.shape, generator=generator) * 2 - 1).to(m) for m in watched[1:]]
-        return trainability_of(watched, signs)
+        signs = [random_signs(feature, generator) for feature in watched.maps[1:]]
+        return trainability_of(watched.maps, signs, self.identities)
+
+
+def random_signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    """+-1 with equal chances, of the same shape, type and layout. generator: on the CPU."""
+    return torch.randint(2, like.shape, generator=generator, dtype=torch.float32).mul_(2).sub_(1).to(like)
 
 
 def entropies(maps: Sequence[Tensor]) -> list[float]:
@@ -121,11 +141,11 @@ def progressivity_of(values: Sequence[float]) -> float:
     return min(after - before for before, after in pairwise(values))
 
 
-def trainability_of(maps: Sequence[Tensor], signs: Sequence[Tensor]) -> float:
+def trainability_of(maps: Sequence[Tensor], signs: Sequence[Tensor], identities: Identities = "skipped") -> float:
     """From connected feature maps, and g_out for each but the first.
 
-    Raises ProxyUndefined for a block that its input does not reach, or whose input is no whole multiple of its output,
-    which leaves no stride.
+    identities: undefined if a block whose g_in is its g_out leaves the network without a score. Raises ProxyUndefined
+    for a block that its input does not reach, or whose input is no multiple of its output, which leaves no stride.
     """
     terms = []
     for (before, after), g_out in zip(pairwise(maps), signs, strict=True):
@@ -134,10 +154,12 @@ def trainability_of(maps: Sequence[Tensor], signs: Sequence[Tensor]) -> float:
         (g_in,) = torch.autograd.grad(after, before, g_out, retain_graph=True, allow_unused=True)
         if g_in is None:
             raise ProxyUndefined("a block's output does not depend on its input")
+        if identities == "undefined" and torch.equal(g_in, g_out):
+            raise ProxyUndefined(IDENTITY)
         stride, rest = divmod(g_in.shape[-1], g_out.shape[-1])
         if rest:
             raise ProxyUndefined(f"a block maps {g_in.shape[-1]} pixels to {g_out.shape[-1]}, which no stride divides")
-        ins = F.pixel_unshuffle(g_in, stride).movedim(1, -1).flatten(0, -2)
+        ins = (F.pixel_unshuffle(g_in, stride) if stride > 1 else g_in).movedim(1, -1).flatten(0, -2)
         mean = (ins.T @ g_out.movedim(1, -1).flatten(0, -2)).double() / (g_out.numel() / g_out.shape[1])
         scale = float(torch.linalg.matrix_norm(mean, ord=2))
         terms.append(2.0 - scale - 1.0 / (scale + SMALL_SCALE))
@@ -150,3 +172,6 @@ BLOCKS = "children of the first ModuleList"
 EXPRESSIVITY = Proxy("az_expressivity", (BlockEntropies(),), sum, True, SOURCE, SETTING, BLOCKS)
 PROGRESSIVITY = Proxy("az_progressivity", (BlockEntropies(),), progressivity_of, True, SOURCE, SETTING, BLOCKS)
 TRAINABILITY = Proxy("az_trainability", (BlockTrainability(),), float, True, SOURCE, SETTING, BLOCKS)
+TRAINABILITY_NASBENCH201 = Proxy(
+    "az_trainability_nasbench201", (BlockTrainability("undefined"),), float, True, SOURCE, SETTING, BLOCKS
+)

@@ -50,10 +50,12 @@ def watched_pass(model: nn.Module, with_variances: bool) -> Iterator[Seen]:
         x = args[0].detach()
         if x.dim() != 4:
             return
-        variance = torch.var_mean(x, dim=(0, 2, 3), correction=0)[0].double()
+        variance = torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
+        # BatchNorm's kernel, which leaves the unbiased variance behind, is several times as fast as torch.var
+        torch.native_batch_norm(x, None, None, torch.zeros_like(variance), variance, True, 1.0, 1.0)
         count = x.numel() // x.shape[1]
-        seen.biased.append(variance.mean())
-        seen.unbiased.append(variance.mean() * count / max(count - 1, 1))
+        seen.unbiased.append(variance.double().mean())
+        seen.biased.append(seen.unbiased[-1] * (count - 1) / count)
 
     def keep_last(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:

@@ -194,10 +194,10 @@ class Ensemble:
 
 
 ENSEMBLES: dict[str, Ensemble] = {
-    "az_nas": Ensemble(("az_expressivity", "az_progressivity", "az_trainability", "macs"), "log_rank_sum"),
+    "az_nas": Ensemble(("az_expressivity", "az_progressivity", "az_trainability_nasbench201", "macs"), "log_rank_sum"),
     "te_nas": Ensemble(("ntk_condition", "linear_regions"), "linear_rank_sum"),
     "vkdnw_agg": Ensemble(
-        ("num_layers", "vkdnw_code", "jacob_cov", "az_expressivity", "az_trainability", "macs"), "vkdnw_agg"
+        ("num_layers", "vkdnw_code", "jacob_cov", "az_expressivity", "az_trainability_nasbench201", "macs"), "vkdnw_agg"
     ),
 }
 """Published ensembles, over names of subshot.proxies.PROXIES and costs."""

@@ -50,6 +50,11 @@ def build(space: str) -> Held:
     return Held(NasBench201Supernet(NasBench201Space(input_size=16, channels=4, cells=1)), from_string(CELL))
 
 
+def has_none(proxy: Proxy, held: Held) -> bool:
+    """Whether the network built above has no such score: the chain has blocks that are the identity."""
+    return proxy.name == "az_trainability_nasbench201" and isinstance(held.supernet, ChainSupernet)
+
+
 @pytest.fixture(params=["chain", "nasbench201"])
 def held(request: pytest.FixtureRequest) -> Held:
     """Mixed modes, a frozen layer, gradients and a hook of its own: all of it is to stay."""
@@ -115,13 +120,13 @@ def test_it_leaves_no_trace_and_repeats_itself(proxy: Proxy, held: Held, batches
     """The score does not hang on the global random state, the grad mode, module modes, or what happens to be frozen."""
     bound = held.bound()
     with traceless(bound), traceless(held.supernet):
-        first = proxy(bound, batches)
-    assert math.isfinite(first)
+        first = outcome(bound, proxy, batches)
+    assert isinstance(first, str) == has_none(proxy, held)
     torch.manual_seed(7)
     with torch.no_grad():
-        assert proxy(bound.train().requires_grad_(False), batches) == first
+        assert outcome(bound.train().requires_grad_(False), proxy, batches) == first
     with torch.inference_mode():
-        assert proxy(bound, batches) == first
+        assert outcome(bound, proxy, batches) == first
 
 
 @every_proxy
@@ -185,7 +190,7 @@ def test_equal_networks_score_alike(batches: list[Batch]) -> None:
 def test_labels_matter_where_a_proxy_says_so(batches: list[Batch]) -> None:
     bound = build("chain").bound()
     relabelled = [(images, (labels * 5 + labels // 2 + torch.arange(COUNT) // 5) % 10) for images, labels in batches]
-    first, second = (measure(bound, ALL, given) for given in (batches, relabelled))
+    first, second = (shown(measure(bound, ALL, given)) for given in (batches, relabelled))
     assert {name for name in first if first[name] != second[name]} == {p.name for p in ALL if p.needs_labels}
 
 
@@ -199,10 +204,10 @@ def test_the_seed_matters_where_something_is_drawn(batches: list[Batch]) -> None
 
 @every_proxy
 def test_too_few_batches_are_refused(proxy: Proxy, batches: list[Batch]) -> None:
-    bound, count = build("chain").bound(), proxy.num_batches
+    held, count = build("chain"), proxy.num_batches
     with pytest.raises(ValueError, match=f"{proxy.name} reads {count} batch"):
-        proxy(bound, batches[: count - 1])
-    assert math.isfinite(proxy(bound, batches[:count]))
+        proxy(held.bound(), batches[: count - 1])
+    assert isinstance(outcome(held.bound(), proxy, batches[:count]), str) == has_none(proxy, held)
 
 
 def test_a_name_is_measured_once(batches: list[Batch]) -> None:
@@ -237,7 +242,7 @@ def test_single_precision_is_close_to_double(held: Held, batches: list[Batch]) -
     model = extract(held.supernet, held.genotype)
     single = measure(model, ALL, batches)
     double = measure(model.double(), ALL, [(images.double(), labels) for images, labels in batches])
-    for name in PROXIES:
+    for name in (name for name, proxy in PROXIES.items() if not has_none(proxy, held)):
         tolerance, _ = LOOSE.get(name, (USUAL, "rounding"))
         assert single[name] == pytest.approx(double[name], rel=tolerance), name
 

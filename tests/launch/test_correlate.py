@@ -284,7 +284,7 @@ def test_scores_are_turned_and_ensembles_joined() -> None:
     bench = fake()
     truth = bench.accuracies["c10_test_200"]
     lower = next((name for name, proxy in PROXIES.items() if not proxy.maximize), None)
-    members = ("az_expressivity", "az_progressivity", "az_trainability")
+    members = ("az_expressivity", "az_progressivity", "az_trainability_nasbench201")
     rng = np.random.default_rng(1)
     columns = {name: truth + rng.normal(size=30) for name in members}
     if lower is not None:

@@ -42,7 +42,7 @@ NEVER = {
     **dict.fromkeys(("vkdnw", "vkdnw_single", "vkdnw_code", "vkdnw_single_code"), LAYERS_OF_THEIR_OWN),
     **dict.fromkeys(("ntk_condition", "ntk_condition_eval", "linear_regions", "swap"), LAYERS_OF_THEIR_OWN),
     **dict.fromkeys(("zen", "zen_zennas"), LAYERS_OF_THEIR_OWN),
-    **dict.fromkeys(("az_expressivity", "az_progressivity", "az_trainability"), LAYERS_OF_THEIR_OWN),
+    **dict.fromkeys((name for name in PROXIES if name.startswith("az_")), LAYERS_OF_THEIR_OWN),
 }
 """By the reason."""
 

@@ -166,6 +166,35 @@ def test_trainability_in_loops(stride: int) -> None:
     assert az_nas.trainability_of([before, after], [signs]) == pytest.approx(expected, rel=1e-9)
 
 
+def test_what_an_identity_is_to_trainability(images: Tensor) -> None:
+    """Skipped, or a reason to have no score."""
+
+    class Chain(nn.Module):
+        def __init__(self, *blocks: nn.Module) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(blocks)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return x.flatten(1)
+
+    class AddsZeros(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.zeros_like(x)
+
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+
+    skipping, strict = PROXIES["az_trainability"], PROXIES["az_trainability_nasbench201"]
+    without, within = Chain(block(), block()), Chain(block(), nn.Identity(), block())
+    score = skipping(without, batches_of(images))
+    assert strict(without, batches_of(images)) == score == skipping(within, batches_of(images))
+    for identity in (within, Chain(block(), AddsZeros())):
+        with pytest.raises(ProxyUndefined, match="a block is the identity"):
+            strict(identity, batches_of(images))
+
+
 def test_az_nas_needs_blocks(images: Tensor) -> None:
     with pytest.raises(ProxyUndefined, match="no ModuleList of blocks"):
         PROXIES["az_expressivity"](network(), batches_of(images))
