@@ -52,8 +52,9 @@ class CorrelateArguments:
     """Names with commas between them, or all; with --scores the columns to judge, all by default."""
     sample: int = 0
     """How many networks of the set; 0 for all. A larger sample of the same seed holds the smaller."""
-    networks: Annotated[Literal["all", "filtered"], tyro.conf.arg(name="set")] = "all"
-    """all: every string of the benchmark. filtered: those without a dead edge (9,445 of nasbench201)."""
+    networks: Annotated[Literal["all", "filtered", "distinct"], tyro.conf.arg(name="set")] = "all"
+    """all: every string of the benchmark. filtered: those without a dead edge (9,445 of nasbench201). distinct: one of
+    each class of isomorphic cells (6,466), which is enough to drive a search over all."""
     seed: int = 0
     """Of the sample, the images, the initial weights, what proxies draw, and the bootstrap."""
     out: Path | None = None

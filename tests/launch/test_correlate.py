@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 import torch
 
+from subshot.data.nasbench import read_nasbench201
 from subshot.launch import correlate
 from subshot.launch.correlate import chosen_proxies
 from subshot.launch.correlate_report import JudgingSettings, as_json, as_text, judge, picture
@@ -295,6 +296,15 @@ def test_scores_are_turned_and_ensembles_joined() -> None:
     assert "vkdnw_agg" not in rows
     if lower is not None:
         assert rows[lower].tau == pytest.approx(1.0)
+
+
+def test_the_distinct_set_has_each_class_once_and_without_dead_edges_where_it_can(
+    benchmark: Benchmark, shared_data: Path
+) -> None:
+    classes = np.array(read_nasbench201(shared_data).unique_str)
+    distinct, filtered = benchmark.sets["distinct"], benchmark.sets["filtered"]
+    assert sorted(classes[distinct]) == sorted(set(classes)) and distinct.sum() == 6466
+    assert set(classes[distinct & ~filtered]).isdisjoint(classes[filtered])
 
 
 def test_samples_nest_and_batches_are_balanced() -> None:
