@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +33,14 @@ class Chunk:
 
 
 def is_covered(module: nn.Module) -> bool:
-    """Whether `sample_gradients` knows the module's parameters."""
-    if isinstance(module, nn.Conv2d):
-        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    return type(module) in (nn.Linear, nn.BatchNorm2d)
+    """Whether `sample_gradients` knows the module's parameters: classes of their own may use them in their own way."""
+    return is_plain_convolution(module) or type(module) in (nn.Linear, nn.BatchNorm2d)
+
+
+def is_plain_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether the module convolves with its own parameter, padded by zeros that are counted."""
+    plain = type(module) is nn.Conv2d and isinstance(module.weight, nn.Parameter)
+    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def sample_gradients(module: nn.Module, parameter: str, calls: Sequence[Call], alone: bool) -> Iterator[Chunk]:

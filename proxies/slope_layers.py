@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from subshot.proxies.sample_layers import geometry
+from subshot.proxies.sample_layers import geometry, is_plain_convolution
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def with_slopes(model: nn.Module) -> Iterator[None]:
     for module in model.modules():
         if "forward" in vars(module):
             continue
-        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        if is_plain_convolution(module):
             module.forward = partial(_convolve, module)  # type: ignore[method-assign]
         elif type(module) is nn.BatchNorm2d and module.training and not module.track_running_stats:
             module.forward = partial(_normalise, module)  # type: ignore[method-assign]

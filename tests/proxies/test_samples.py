@@ -149,6 +149,13 @@ def convolution(**options: Any) -> Callable[[], nn.Module]:
     )  # fmt: skip
 
 
+class Doubled(nn.Conv2d):
+    """A convolution that uses its weight once, but not as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, 2 * self.weight, self.bias)
+
+
 def tied() -> nn.Module:
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, 9))
     model[3].weight = model[1].weight
@@ -183,6 +190,7 @@ BY_TRANSFORMS: dict[str, Callable[[], nn.Module]] = {
     "tied weights": tied,
     "functional weight": lambda: Functional(called=False),
     "module and functional weight": lambda: Functional(called=True),
+    "convolution of another kind": lambda: nn.Sequential(Doubled(1, 2, 2), nn.Flatten()),
     "circular padding": lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="circular"), nn.Flatten()),
 }
 NETWORKS = {**IMAGES, **SMALL, **BY_TRANSFORMS}

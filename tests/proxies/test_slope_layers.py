@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import register_parametrization
 
 from subshot.proxies import PROXIES
 from subshot.proxies.base import Batch
@@ -28,6 +29,13 @@ class Shared(nn.Module):
         return self.layer(self.layer(x)).flatten(1)
 
 
+class Doubled(nn.Conv2d):
+    """A convolution of another kind."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.weight, self.bias)
+
+
 BODIES = {
     "plain": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), pointwise(4), nn.BatchNorm2d(4)),
     "groups, stride, dilation": nn.Sequential(
@@ -37,6 +45,10 @@ BODIES = {
     "BatchNorm of the inputs": nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, (3, 1), stride=(1, 2))),
     "padding by a word": nn.Sequential(nn.Conv2d(3, 3, 3, padding="same"), nn.BatchNorm2d(3), nn.Tanh(), pointwise(3)),
     "shared": Shared(),
+    "another kind of convolution": nn.Sequential(Doubled(3, 3, 3), nn.Tanh(), pointwise(3)),
+    "another kind of weight": nn.Sequential(
+        register_parametrization(nn.Conv2d(3, 3, 3), "weight", nn.Tanh()), nn.Tanh(), pointwise(3)
+    ),
 }
 
 
