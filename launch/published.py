@@ -121,6 +121,18 @@ TABLES = (
         },
     ),
     Table(
+        "AZ-NAS paper",  # arXiv 2403.19232, the ablation of its scores
+        "all",
+        "test_200",
+        {
+            "az_expressivity": _taus(0.569, 0.563, 0.506),
+            "az_progressivity": _taus(0.521, 0.508, 0.489),
+            "az_trainability_nasbench201": _taus(0.349, 0.353, 0.407),
+            "macs": _taus(0.578, 0.551, 0.517),
+            "az_nas": _three((0.741, 0.913, None), (0.723, 0.900, None), (0.710, 0.886, None)),
+        },
+    ),
+    Table(
         "SiGeo paper",  # ICLR 2024 submission, without warm-up; the 1,000 networks of NAS-Bench-Suite-Zero, seed 9000
         "all",
         None,
