@@ -19,16 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from subshot.proxies.base import BatchNormMode, ProxyUndefined, Runner, Setting
+from subshot.proxies.base import BatchNormMode, ProxyUndefined, Setting
 from subshot.proxies.batch_pass import LossGradients, ParameterValues
 from subshot.proxies.measure import Proxy
 from subshot.proxies.sample_layers import Chunk
-from subshot.proxies.sample_pass import Of, Scope, in_scope, run_samples
+from subshot.proxies.sample_pass import OfSampleLosses, Scope, in_scope
 from subshot.proxies.zico import Gradients
 
 Version = Literal["mean_square", "elementwise", "block_diagonal", "nasrec_code", "naslib_code"]
@@ -97,18 +97,10 @@ class ProductSums:
 
 
 @dataclass(frozen=True)
-class SampleProducts:
+class SampleProducts(OfSampleLosses):
     """theta . g_n of every sample, float64 [N], over a scope's parameters."""
 
     scope: Scope = "all"
-    batch: int = 0
-    needs_labels: ClassVar[bool] = True
-    cost: ClassVar[str] = "forward; backward of the loss, read by sample"
-    of: ClassVar[Of] = "loss"
-
-    @property
-    def runner(self) -> Runner:
-        return run_samples
 
     def accumulator(self, count: int, targets: Tensor) -> ProductSums:
         return ProductSums(count, targets)

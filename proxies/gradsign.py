@@ -22,15 +22,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from subshot.proxies.base import BatchNormMode, ProxyUndefined, Runner, Setting
+from subshot.proxies.base import BatchNormMode, ProxyUndefined, Setting
 from subshot.proxies.measure import Proxy
 from subshot.proxies.sample_layers import Chunk
-from subshot.proxies.sample_pass import Of, Scope, run_samples
+from subshot.proxies.sample_pass import OfSampleLosses, Scope
 
 Normalisation = Literal["sum", "mean"]
 
@@ -88,20 +88,7 @@ class RawSums:
 
 
 @dataclass(frozen=True)
-class _OfLoss:
-    scope: Scope = "weights"
-    batch: int = 0
-    needs_labels: ClassVar[bool] = True
-    cost: ClassVar[str] = "forward; backward of the loss, read by sample"
-    of: ClassVar[Of] = "loss"
-
-    @property
-    def runner(self) -> Runner:
-        return run_samples
-
-
-@dataclass(frozen=True)
-class SampleSigns(_OfLoss):
+class SampleSigns(OfSampleLosses):
     """`SignStatistics` of the samples' loss gradients."""
 
     def accumulator(self, count: int, targets: Tensor) -> SignSums:
@@ -109,7 +96,7 @@ class SampleSigns(_OfLoss):
 
 
 @dataclass(frozen=True)
-class SampleGram(_OfLoss):
+class SampleGram(OfSampleLosses):
     """<g_i, g_j> of the samples' loss gradients, float64 [N, N]."""
 
     def accumulator(self, count: int, targets: Tensor) -> RawSums:

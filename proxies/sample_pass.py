@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -19,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
-from subshot.proxies.base import Batch, Loss, ProxyUndefined, Reading, detached, floats, hooked
+from subshot.proxies.base import Batch, Loss, ProxyUndefined, Reading, Runner, detached, floats, hooked
 from subshot.proxies.sample_layers import Call, Chunk, is_covered, sample_gradients
 
 Scope = Literal["weights", "named_weight", "all"]
@@ -49,6 +50,21 @@ class SampleReading(Reading, Protocol):
     scope: Scope
 
     def accumulator(self, count: int, targets: Tensor) -> Accumulator: ...
+
+
+@dataclass(frozen=True)
+class OfSampleLosses:
+    """What readings of the samples' own losses share."""
+
+    scope: Scope = "weights"
+    batch: int = 0
+    needs_labels: ClassVar[bool] = True
+    cost: ClassVar[str] = "forward; backward of the loss, read by sample"
+    of: ClassVar[Of] = "loss"
+
+    @property
+    def runner(self) -> Runner:
+        return run_samples
 
 
 def in_scope(scope: Scope, name: str, parameter: Tensor) -> bool:
