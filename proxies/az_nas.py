@@ -51,22 +51,26 @@ def block_features(model: nn.Module) -> Iterator[Features]:
     """Of the next forward pass; the network goes on with copies, since what follows may overwrite them in place."""
     features = Features()
     maps = features.maps
+    versions: dict[nn.Module, int] = {}
 
-    def keep_first(module: nn.Module, args: tuple[Any, ...]) -> Any:
-        if maps:
+    def before(module: nn.Module, args: tuple[Any, ...]) -> Any:
+        if not isinstance(args[0], Tensor):
             return None
-        maps.append(args[0])
-        return (args[0].clone(), *args[1:]) if isinstance(args[0], Tensor) else None
+        first = not maps
+        versions[module] = 0 if first else args[0]._version
+        if first:
+            maps.append(args[0])
+        return (args[0].clone(), *args[1:]) if first else None
 
     def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if output is args[0]:
+        if output is args[0] and output._version == versions.get(module):
             features.identities += 1
             return None
         maps.append(output)
         return output.clone() if isinstance(output, Tensor) else None
 
     blocks = next((list(m) for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)), [])
-    handles = [block.register_forward_pre_hook(keep_first) for block in blocks]
+    handles = [block.register_forward_pre_hook(before) for block in blocks]
     with hooked([*handles, *(block.register_forward_hook(keep) for block in blocks)]):
         yield features
 
@@ -129,6 +133,8 @@ def entropies(maps: Sequence[Tensor]) -> list[float]:
         rows = feature.movedim(1, -1).flatten(0, -2)
         mean = rows.mean(dim=0)
         covariance = (rows - mean).T @ (rows - mean) / len(rows)
+        if not covariance.isfinite().all():
+            raise ProxyUndefined("a block's output is not finite")
         spectrum = torch.linalg.eigvalsh(covariance.double()).clamp(min=0.0)
         if float(spectrum.sum()) == 0.0:
             raise ProxyUndefined("a block's output is the same for all images and positions")
@@ -156,10 +162,13 @@ def trainability_of(maps: Sequence[Tensor], signs: Sequence[Tensor], identities:
             raise ProxyUndefined("a block's output does not depend on its input")
         if identities == "undefined" and torch.equal(g_in, g_out):
             raise ProxyUndefined(IDENTITY)
-        stride, rest = divmod(g_in.shape[-1], g_out.shape[-1])
-        if rest:
-            raise ProxyUndefined(f"a block maps {g_in.shape[-1]} pixels to {g_out.shape[-1]}, which no stride divides")
+        sizes = [tuple(gradient.shape[2:]) for gradient in (g_in, g_out)]
+        stride = sizes[0][0] // sizes[1][0]
+        if sizes[0] != (stride * sizes[1][0], stride * sizes[1][1]):
+            raise ProxyUndefined(f"a block maps {sizes[0]} pixels to {sizes[1]}, which is no stride alike both ways")
         ins = (F.pixel_unshuffle(g_in, stride) if stride > 1 else g_in).movedim(1, -1).flatten(0, -2)
+        if not g_in.isfinite().all():
+            raise ProxyUndefined("the gradient through a block is not finite")
         mean = (ins.T @ g_out.movedim(1, -1).flatten(0, -2)).double() / (g_out.numel() / g_out.shape[1])
         scale = float(torch.linalg.matrix_norm(mean, ord=2))
         terms.append(2.0 - scale - 1.0 / (scale + SMALL_SCALE))

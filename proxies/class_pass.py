@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from subshot.proxies.base import Batch, Loss, ProxyUndefined, Reading, Runner, detached, floats, hooked
+from subshot.proxies.conditions import normalises_alone
 from subshot.proxies.sample_layers import geometry
 from subshot.proxies.sample_pass import owners_of, trainable_values, uses_of
 
@@ -49,7 +50,7 @@ def run_scalars(
     model: nn.Module, batch: Batch, loss: Loss, readings: Sequence[ScalarJacobian], seed: int
 ) -> Mapping[Reading, Any]:
     """See subshot.proxies.base.Runner."""
-    if any(isinstance(m, _BatchNorm) and m.training and "forward" not in vars(m) for m in model.modules()):
+    if any(isinstance(m, _BatchNorm) and m.training and not normalises_alone(m) for m in model.modules()):
         raise ProxyUndefined("samples meet where BatchNorm is in train mode; take the setting batch_norm='eval'")
     model.requires_grad_(False)
     return {reading: _jacobian(model, batch[0], chosen_scalars(model, reading)) for reading in readings}
@@ -75,7 +76,7 @@ def _jacobian(model: nn.Module, inputs: Any, chosen: Mapping[str, list[int]]) ->
     for tensor in (*cuts.leaves, *(model.get_parameter(name) for name in chosen)):
         tensor.requires_grad_(True)
     with hooked(cuts.hooks):
-        with hooked([module.register_forward_hook(cuts.watch) for module in cuts.names]):
+        with hooked([module.register_forward_hook(cuts.watch, prepend=True) for module in cuts.names]):
             outputs = model(inputs)
         if cuts.saw_all(model, chosen, outputs):
             return _walk_each_back(outputs, cuts, chosen)
@@ -104,6 +105,8 @@ class Cuts:
         self.names: dict[nn.Module, list[tuple[str, int]]] = defaultdict(list)
         for name, places in chosen.items():
             self.names[owners[name]].extend((name, place) for place in dict.fromkeys(places))
+        self.strange = False
+        self.lengths: set[int] = set()
         self.calls: Counter[nn.Module] = Counter()
         self.nodes: dict[nn.Module, Any] = {}
         self.leaves: list[Tensor] = []
@@ -112,7 +115,11 @@ class Cuts:
 
     def watch(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         self.calls[module] += 1
+        if not torch.is_grad_enabled() or not args:
+            self.strange = True
+            return None
         x = args[0].detach()
+        self.lengths.add(len(x))
         met = [(key, *what_it_meets(module, key[0].rpartition(".")[2], key[1], x)) for key in self.names[module]]
         changed = None
         if args[0].requires_grad:
@@ -131,7 +138,10 @@ class Cuts:
         return changed
 
     def saw_all(self, model: nn.Module, chosen: Mapping[str, list[int]], outputs: Tensor) -> bool:
-        """Whether each module was called once, and the outputs depend on its parameters by that call alone."""
+        """Whether each module was called once, with all samples, and the outputs depend on its parameters by that call
+        alone."""
+        if self.strange or self.lengths - {len(outputs)}:
+            return False
         nodes, uses = uses_of(outputs)
         owners = {name: module for module, keys in self.names.items() for name, _ in keys}
         return all(self.calls[module] == 1 for module in self.names) and all(
@@ -146,7 +156,7 @@ def what_it_meets(module: nn.Module, parameter: str, place: int, x: Tensor) -> t
         return place, None
     if isinstance(module, _BatchNorm):
         own = x[:, place]
-        if "forward" in vars(module):
+        if normalises_alone(module):
             variance, mean = torch.var_mean(own, dim=tuple(range(1, own.dim())), correction=0, keepdim=True)
         else:
             assert module.running_mean is not None and module.running_var is not None

@@ -17,11 +17,23 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from subshot.proxies.base import Batch, BatchNormMode, Inputs, ProxyUndefined, Setting, Weights, preserved
+from subshot.proxies.base import (
+    Batch,
+    BatchNormMode,
+    Inputs,
+    ProxyUndefined,
+    Setting,
+    Weights,
+    forwards_replaced,
+    preserved,
+)
 
 BYPASSED = (_BatchNorm, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh)
 """What "bypassed" makes the identity: beside BatchNorm the activations that do nothing to values that are not negative,
 and those that saturate, which would cut every path."""
+
+
+NORMALISING = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 
 
 @contextmanager
@@ -62,7 +74,8 @@ def set_weights(model: nn.Module, weights: Weights, seed: int) -> None:
                     module.bias.zero_()
             elif isinstance(module, _BatchNorm) and module.affine:
                 module.weight.fill_(1.0)
-                module.bias.zero_()
+                if module.bias is not None:
+                    module.bias.zero_()
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and id(parameter) not in covered:
             raise ProxyUndefined(
@@ -82,6 +95,7 @@ def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
     model.train(mode in ("train", "single"))
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     tracked = [module.track_running_stats for module in norms]
+    changes: dict[nn.Module, Any] = {}
     handles = []
     try:
         if mode == "eval" and any(module.running_mean is None for module in norms):
@@ -92,17 +106,29 @@ def batch_norm_mode(model: nn.Module, mode: BatchNormMode) -> Iterator[None]:
             if mode == "train":
                 handles.append(module.register_forward_pre_hook(_require_variance))
             if mode == "single":
-                module.forward = partial(_normalised_alone, module)  # type: ignore[method-assign]
+                if "forward" in vars(module) or type(module).forward not in NORMALISING:
+                    raise ProxyUndefined(
+                        f"{type(module).__name__} has a forward of its own: what it does to a single sample is unknown"
+                    )
+                changes[module] = partial(_normalised_alone, module)
         if mode == "bypassed":
-            for bypassed in (m for m in model.modules() if isinstance(m, BYPASSED)):
-                handles.append(bypassed.register_forward_hook(lambda module, args, output: args[0]))
-        yield
+            changes = {module: _passed_on for module in model.modules() if isinstance(module, BYPASSED)}
+        with forwards_replaced(changes):
+            yield
     finally:
         for handle in handles:
             handle.remove()
         for module, was in zip(norms, tracked, strict=True):
             module.track_running_stats = was
-            vars(module).pop("forward", None)
+
+
+def _passed_on(x: Tensor) -> Tensor:
+    return x
+
+
+def normalises_alone(module: nn.Module) -> bool:
+    """Whether the mode "single" is on."""
+    return getattr(vars(module).get("forward"), "func", None) is _normalised_alone
 
 
 def _require_variance(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -118,9 +144,11 @@ def _normalised_alone(module: _BatchNorm, x: Tensor) -> Tensor:
     return F.instance_norm(x, weight=module.weight, bias=module.bias, use_input_stats=True, eps=module.eps)
 
 
-def prepare_batch(batch: Batch, inputs: Inputs, number: int, seed: int, like: Tensor | None) -> Batch:
-    """The batch that a setting reads. number: which one; gaussian inputs differ between batches. like: a parameter, for
-    whose type "ones" are made."""
+def prepare_batch(
+    batch: Batch, inputs: Inputs, number: int, seed: int, like: Tensor | None, channels_last: bool = True
+) -> Batch:
+    """A copy of the batch that a setting reads. number: which one; gaussian inputs differ between batches. like: a
+    parameter, for whose type "ones" are made. channels_last: lay images out so, where that is faster."""
     given, targets = batch
     if inputs == "gaussian":
         generator = torch.Generator().manual_seed(seed + 1_000_003 * number)
@@ -129,7 +157,7 @@ def prepare_batch(batch: Batch, inputs: Inputs, number: int, seed: int, like: Te
         dtype = torch.float64 if like is None else like.dtype
         given = _mapped(given, lambda x: torch.ones((1, *x.shape[1:]), dtype=dtype, device=x.device))
         targets = targets[:1]
-    return _mapped(given, _laid_out), targets
+    return _mapped(given, partial(_laid_out, channels_last=channels_last)), targets
 
 
 def _mapped(inputs: Any, change: Any) -> Any:
@@ -141,6 +169,6 @@ def _mapped(inputs: Any, change: Any) -> Any:
     return inputs
 
 
-def _laid_out(x: Tensor) -> Tensor:
-    fast = x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
-    return x.contiguous(memory_format=torch.channels_last) if fast else x
+def _laid_out(x: Tensor, channels_last: bool) -> Tensor:
+    fast = channels_last and x.dim() == 4 and x.device.type == "cpu" and x.dtype == torch.float32
+    return x.clone(memory_format=torch.channels_last) if fast else x.clone()

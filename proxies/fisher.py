@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -60,9 +60,9 @@ class ChannelSaliency(OfBatch):
             raise ProxyUndefined("the loss depends on no convolution and no linear layer")
         repeated = plain = 0.0
         for name, products in sums.products.items():
-            weight = tape.model.get_submodule(name).get_parameter("weight")
+            layer: Any = tape.model.get_submodule(name)
             value = float(products.square().mean(dim=0).sum()) / 2
-            repeated += value * (weight.numel() // products.shape[1])
+            repeated += value * (layer.weight.numel() // products.shape[1])
             plain += value
         return repeated, plain
 

@@ -66,6 +66,7 @@ class SignSums:
 
     def add(self, chunk: Chunk) -> None:
         signs = chunk.gradients.sign()
+        signs = signs.to(torch.promote_types(signs.dtype, torch.float32))
         self.entries += signs.shape[1]
         self.agreement += float(signs.sum(dim=0).abs().sum(dtype=torch.float64))
         self.gram += signs @ signs.T  # sums of +-1, exact in float32 up to 2^24 entries a chunk

@@ -8,12 +8,12 @@ this keeps.
 
 H is symmetric, so the score is -g . (H w). Forward the loss's slope along v = w is taken with it, and walked back once:
 the slope is g . v, its gradient by v is g and by w is H v. The public code takes a gradient, then another one that is
-walked back a second time.
+walked back a second time, as is done here where torch has no such slope, or a wrong one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +24,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from subshot.proxies.base import Batch, Loss, ProxyUndefined, Reading, Runner, weights_of
 from subshot.proxies.measure import Proxy
+from subshot.proxies.sample_pass import uses_of
 from subshot.proxies.slope_layers import with_slopes
+
+Products = tuple[Sequence[Tensor | None], Sequence[Tensor | None]]
+"""g and H w of every weight; None for a weight on which nothing depends."""
+
+WRONG_SLOPES = frozenset(
+    f"{kind}Backward0" for kind in ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeLayerNorm")
+)
 
 
 @dataclass(frozen=True)
@@ -46,23 +54,54 @@ def run_hessian_product(
     """See subshot.proxies.base.Runner."""
     inputs, targets = batch
     weights = {name: weight.detach().requires_grad_(True) for name, weight in weights_of(model)}
-    directions = {name: weight.detach().requires_grad_(True) for name, weight in weights.items()}
     others = {name: p.detach() for name, p in model.named_parameters() if name not in weights}
 
     def loss_at(values: dict[str, Tensor]) -> Tensor:
         return loss(functional_call(model, {**values, **others}, (inputs,)), targets)
 
-    with with_slopes(model), sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
-        slope = jvp(loss_at, (weights,), (directions,))[1]
-    found: Sequence[Tensor | None] = []
-    if slope.requires_grad:
-        found = torch.autograd.grad(slope, [*weights.values(), *directions.values()], allow_unused=True)
-    products, gradients = found[: len(weights)], found[len(weights) :]
+    with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
+        found = by_slope(model, loss_at, weights) or by_gradient(loss_at, weights)
+    gradients, products = found
     if not any(gradient is not None and gradient.any() for gradient in gradients):
         raise ProxyUndefined("the loss depends on no weight of two or more dimensions, or its gradient is zero")
-    pairs = zip(gradients, products, strict=True)
-    total = sum(float((g.double() * p).sum()) for g, p in pairs if g is not None and p is not None)
-    return dict.fromkeys(readings, total)
+    return dict.fromkeys(readings, float(dot(gradients, products)))
+
+
+def by_slope(
+    model: nn.Module, loss_at: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, Tensor]
+) -> Products | None:
+    """g and H w of every weight by the loss's slope; None where torch has no such slope, or no right one.
+
+    torch 2.13 walks back the slopes of fused normalisations as if mean and variance were constants.
+    """
+    directions = {name: weight.detach().requires_grad_(True) for name, weight in weights.items()}
+    try:
+        with with_slopes(model):
+            slope = jvp(loss_at, (weights,), (directions,))[1]
+        if not slope.requires_grad or any(type(node).__name__ in WRONG_SLOPES for node in uses_of(slope)[0]):
+            return None
+        found = torch.autograd.grad(slope, [*weights.values(), *directions.values()], allow_unused=True)
+    except (RuntimeError, NotImplementedError):
+        return None
+    gradients, products = found[len(weights) :], found[: len(weights)]
+    return gradients, products
+
+
+def by_gradient(loss_at: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, Tensor]) -> Products:
+    """The same by two backward passes, of which the second goes over both forward and backward pass."""
+    value = loss_at(weights)
+    if not value.requires_grad:
+        return (), ()
+    gradients = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
+    slope = sum((g * w.detach()).sum() for g, w in zip(gradients, weights.values(), strict=True) if g is not None)
+    if not isinstance(slope, Tensor) or not slope.requires_grad:
+        return gradients, [None] * len(gradients)
+    return gradients, torch.autograd.grad(slope, list(weights.values()), allow_unused=True)
+
+
+def dot(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> float:
+    pairs = zip(one, other, strict=True)
+    return sum((a.detach().double() * b.detach()).sum().item() for a, b in pairs if a is not None and b is not None)
 
 
 PROXY = Proxy(

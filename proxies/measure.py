@@ -121,12 +121,24 @@ def measure(
 
 
 def _run(one: Pass, model: nn.Module, batches: Sequence[Batch], loss: Loss, seed: int) -> dict[Reading, Any]:
-    """A pass that is undefined as a whole is undefined for each of its readings."""
-    try:
+    """A pass that is undefined as a whole is undefined for each of its readings.
+
+    A network that takes views of its feature maps, as in x.view(len(x), -1), cannot be given them channels last.
+    """
+
+    def taken(channels_last: bool) -> dict[Reading, Any]:
         with prepared(model, one.setting, seed):
             like = next(model.parameters(), None)
-            batch = prepare_batch(batches[one.batch], one.setting.inputs, one.batch, seed, like)
+            batch = prepare_batch(batches[one.batch], one.setting.inputs, one.batch, seed, like, channels_last)
             return dict(one.runner(model, batch, loss, one.readings, seed))
+
+    try:
+        try:
+            return taken(channels_last=True)
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error):
+                raise
+        return taken(channels_last=False)
     except ProxyUndefined as undefined:
         return dict.fromkeys(one.readings, undefined)
 

@@ -55,7 +55,7 @@ def run_one_image(
     with hooked([module.register_forward_hook(read) for module in model.modules()]), torch.no_grad():
         try:
             model(image)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, AssertionError) as error:
             model(images)  # where this fails too, the network does
             raise ProxyUndefined(f"the network takes no image of {SIZE} x {SIZE} pixels") from error
     if not values:

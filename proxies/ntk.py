@@ -117,6 +117,8 @@ def kernel_of(layers: Iterable[Sequence[Tensor]]) -> Tensor:
 
 def condition(kernel: Tensor) -> float:
     """lambda_max / lambda_min. Raises ProxyUndefined where K has not full rank, to double precision."""
+    if not kernel.isfinite().all():
+        raise ProxyUndefined("the outputs' gradients are not finite")
     eigenvalues = torch.linalg.eigvalsh(kernel)
     if not eigenvalues[0] > len(kernel) * torch.finfo(torch.float64).eps * eigenvalues[-1]:
         raise ProxyUndefined("the kernel is singular: the outputs of some samples change together")

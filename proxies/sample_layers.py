@@ -34,13 +34,17 @@ class Chunk:
 
 def is_covered(module: nn.Module) -> bool:
     """Whether `sample_gradients` knows the module's parameters: classes of their own may use them in their own way."""
-    return is_plain_convolution(module) or type(module) in (nn.Linear, nn.BatchNorm2d)
+    if type(module) is nn.BatchNorm2d:
+        return True
+    own = [name for name, parameter in module.named_parameters(recurse=False) if name not in ("weight", "bias")]
+    return not own and (is_plain_convolution(module) or type(module) is nn.Linear and "forward" not in vars(module))
 
 
 def is_plain_convolution(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether the module convolves with its own parameter, padded by zeros that are counted."""
-    plain = type(module) is nn.Conv2d and isinstance(module.weight, nn.Parameter)
-    return plain and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    if type(module) is not nn.Conv2d or "forward" in vars(module) or not isinstance(module.weight, nn.Parameter):
+        return False
+    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def sample_gradients(module: nn.Module, parameter: str, calls: Sequence[Call], alone: bool) -> Iterator[Chunk]:

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from subshot.proxies.base import Batch, Loss, ProxyUndefined, Reading, Runner, detached, floats, hooked
+from subshot.proxies.conditions import normalises_alone
 from subshot.proxies.sample_layers import Call, Chunk, is_covered, sample_gradients
 
 Scope = Literal["weights", "named_weight", "all"]
@@ -78,7 +79,7 @@ def run_samples(
 ) -> Mapping[Reading, Any]:
     """See subshot.proxies.base.Runner. The gradients are of each sample's own loss, or of the sum of its outputs."""
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    if any(module.training and "forward" not in vars(module) for module in norms):
+    if any(module.training and not normalises_alone(module) for module in norms):
         raise ProxyUndefined(
             "no sample has a gradient of its own where BatchNorm is in train mode; take the setting batch_norm "
             '"eval" or "single"'
@@ -179,6 +180,7 @@ class Walk:
         self.names: dict[nn.Module, list[str]] = defaultdict(list)
         for name in wanted:
             self.names[owners[name]].append(name)
+        self.samples, self.strange = 0, False
         self.count: Counter[nn.Module] = Counter()
         self.nodes: dict[nn.Module, list[Any]] = defaultdict(list)
         self.leaves: list[Tensor] = []
@@ -187,13 +189,17 @@ class Walk:
 
     def forward(self, model: nn.Module, inputs: Any, targets: Tensor, loss: Loss, of: Of) -> Tensor:
         """The sum of the samples' losses, or of their outputs."""
+        self.samples = len(targets)
         self.leaves.extend(floats(inputs))
         for tensor in (*self.leaves, *self.wanted.values()):
             tensor.requires_grad_(True)
-        with hooked([module.register_forward_hook(self._watch) for module in self.names]):
+        with hooked([module.register_forward_hook(self._watch, prepend=True) for module in self.names]):
             return summed(model(inputs), targets, loss, of)
 
     def _watch(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if not torch.is_grad_enabled() or not args or len(args[0]) != self.samples:
+            self.strange = True
+            return None
         self.count[module] += 1
         x, version = args[0].detach(), args[0]._version
         changed = None
@@ -214,7 +220,9 @@ class Walk:
         return changed
 
     def saw_all(self, total: Tensor) -> bool:
-        """Whether the wanted parameters act on the total by calls of their modules alone."""
+        """Whether the wanted parameters act on the total by calls of their modules alone, each with all samples."""
+        if self.strange:
+            return False
         nodes, uses = uses_of(total)
         called = {module: sum(node in nodes for node in found) for module, found in self.nodes.items()}
         return all(
@@ -232,7 +240,7 @@ class Walk:
     def _emit(self, module: nn.Module) -> None:
         calls = self.calls.pop(module)
         for name in self.names[module]:
-            for chunk in sample_gradients(module, name.rpartition(".")[2], calls, alone="forward" in vars(module)):
+            for chunk in sample_gradients(module, name.rpartition(".")[2], calls, alone=normalises_alone(module)):
                 self.emit(name, chunk)
 
 
@@ -266,7 +274,8 @@ def _read_by_transforms(
             per_sample = vmap(grad(total), in_dims=(None, 0, 0), randomness="different")
             found = per_sample(some, inputs, targets)
         for name in names:
-            emit(name, Chunk(found[name].flatten(1), values[name].detach().flatten()))
+            if found[name].any():  # else the parameter leads nowhere
+                emit(name, Chunk(found[name].flatten(1), values[name].detach().flatten()))
 
 
 def trainable_values(model: nn.Module) -> dict[str, Tensor]:

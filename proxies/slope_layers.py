@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from subshot.proxies.base import forwards_replaced, hooked
 from subshot.proxies.sample_layers import geometry, is_plain_convolution
 
 
@@ -23,24 +24,24 @@ from subshot.proxies.sample_layers import geometry, is_plain_convolution
 def with_slopes(model: nn.Module) -> Iterator[None]:
     """Inside, the model's convolutions and BatchNorms over batches take dual inputs and weights.
 
-    The weights' slopes must be equal to the weights, and those of biases, scales and shifts nothing.
+    The weights' slopes must be equal to the weights, and those of biases, scales and shifts nothing. A module that is
+    called under no_grad raises RuntimeError, since slopes would pass on there where gradients do not.
     """
-    changed = []
+    changes: dict[nn.Module, Any] = {}
     for module in model.modules():
-        if "forward" in vars(module):
-            continue
         if is_plain_convolution(module):
-            module.forward = partial(_convolve, module)  # type: ignore[method-assign]
+            changes[module] = partial(_convolve, module)
         elif type(module) is nn.BatchNorm2d and module.training and not module.track_running_stats:
-            module.forward = partial(_normalise, module)  # type: ignore[method-assign]
-        else:
-            continue
-        changed.append(module)
-    try:
-        yield
-    finally:
-        for module in changed:
-            vars(module).pop("forward")
+            if "forward" not in vars(module):
+                changes[module] = partial(_normalise, module)
+    with hooked([module.register_forward_pre_hook(_require_gradients) for module in model.modules()]):
+        with forwards_replaced(changes):
+            yield
+
+
+def _require_gradients(module: nn.Module, args: tuple[Any, ...]) -> None:
+    if not torch.is_grad_enabled():
+        raise RuntimeError(f"{type(module).__name__} is called under no_grad")
 
 
 def _convolve(module: nn.Conv2d, x: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ def covariance_factor(p: Tensor) -> Tensor:
 
 def decile_entropy(fisher: Tensor, floor: float = 0.0) -> float:
     """Of F's eigenvalues. floor: what the public code adds to the sum and in the logarithm."""
+    if not fisher.isfinite().all():
+        raise ProxyUndefined("the Fisher matrix is not finite")
     eigenvalues = torch.linalg.eigvalsh(fisher).clamp(min=0.0)
     levels = torch.arange(1, 10, dtype=eigenvalues.dtype, device=eigenvalues.device) / 10
     deciles = torch.quantile(eigenvalues, levels)

@@ -58,8 +58,8 @@ def watched_pass(model: nn.Module, with_variances: bool) -> Iterator[Seen]:
         seen.biased.append(seen.unbiased[-1] * (count - 1) / count)
 
     def keep_last(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4:
-            seen.last = output
+        if isinstance(output, Tensor) and output.dim() == 4 and (seen.last is None or output[0, 0].numel() > 1):
+            seen.last = output  # pooled to a single place, it is no feature map any more
 
     leaves = [m for m in model.modules() if not list(m.children()) and not isinstance(m, POOLS)]
     handles = [m.register_forward_hook(keep_last) for m in leaves]

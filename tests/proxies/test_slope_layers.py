@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
@@ -36,6 +35,26 @@ class Doubled(nn.Conv2d):
         return F.conv2d(x, self.weight * self.weight, self.bias)
 
 
+class Normalised(nn.BatchNorm2d):
+    """BatchNorm and what follows, in one module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(super().forward(x))
+
+
+class Backbone(nn.Module):
+    """Layers that are kept from training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept, self.trained = nn.Conv2d(3, 3, 3), nn.Sequential(nn.Conv2d(3, 3, 3), nn.Tanh(), pointwise(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.kept(x)
+        return self.trained(x)
+
+
 BODIES = {
     "plain": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), pointwise(4), nn.BatchNorm2d(4)),
     "groups, stride, dilation": nn.Sequential(
@@ -46,6 +65,12 @@ BODIES = {
     "padding by a word": nn.Sequential(nn.Conv2d(3, 3, 3, padding="same"), nn.BatchNorm2d(3), nn.Tanh(), pointwise(3)),
     "shared": Shared(),
     "another kind of convolution": nn.Sequential(Doubled(3, 3, 3), nn.Tanh(), pointwise(3)),
+    "BatchNorm of another kind": nn.Sequential(nn.Conv2d(3, 3, 3), Normalised(3), pointwise(3)),
+    "BatchNorm1d": nn.Sequential(nn.Flatten(), nn.Linear(108, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4)),
+    "LayerNorm": nn.Sequential(nn.Conv2d(3, 3, 3), nn.LayerNorm(4), nn.Tanh(), pointwise(3)),
+    "InstanceNorm": nn.Sequential(nn.Conv2d(3, 3, 3), nn.InstanceNorm2d(3), nn.Tanh(), pointwise(3)),
+    "GroupNorm": nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), pointwise(4)),
+    "kept from training": Backbone(),
     "another kind of weight": nn.Sequential(
         register_parametrization(nn.Conv2d(3, 3, 3), "weight", nn.Tanh()), nn.Tanh(), pointwise(3)
     ),
@@ -64,18 +89,19 @@ def test_it_is_torch_s_second_derivative(body: str) -> None:
 
 
 def the_long_way(model: nn.Module, batch: Batch) -> float:
-    """-g . (H w), from here on without running statistics."""
+    """-g . (H w) by two backward passes, from here on without running statistics."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.track_running_stats = False
-    parameters = dict(model.named_parameters())
-    weights = {name: parameter.detach() for name, parameter in parameters.items() if parameter.ndim >= 2}
-
-    def loss_at(values: dict[str, Tensor]) -> Tensor:
-        return F.cross_entropy(functional_call(model, {**parameters, **values}, (batch[0],)), batch[1])
-
-    gradients, products = jvp(grad(loss_at), (weights,), (weights,))
-    return -sum((gradients[name] * products[name]).sum().item() for name in weights)
+    weights = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    gradients = torch.autograd.grad(
+        F.cross_entropy(model(batch[0]), batch[1]), weights, create_graph=True, allow_unused=True
+    )
+    slope = sum((g * w.detach()).sum() for g, w in zip(gradients, weights, strict=True) if g is not None)
+    products = torch.autograd.grad(slope, weights, allow_unused=True)
+    return -sum(
+        (g * p).sum().item() for g, p in zip(gradients, products, strict=True) if g is not None and p is not None
+    )
 
 
 def test_layers_are_as_before_afterwards() -> None:
