@@ -29,6 +29,8 @@ from subshot.proxies.measure import Proxy
 
 STEP = 0.01
 INITIAL_VARIANCE, MOMENTUM = 1.0, 0.1
+NO_VARIANCE = 16.0
+"""A standard deviation below so many units of rounding of the mean is a constant's."""
 POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
@@ -50,9 +52,10 @@ def watched_pass(model: nn.Module, with_variances: bool) -> Iterator[Seen]:
         x = args[0].detach()
         if x.dim() != 4:
             return
-        variance = torch.zeros(x.shape[1], dtype=x.dtype, device=x.device)
-        # BatchNorm's kernel, which leaves the unbiased variance behind, is several times as fast as torch.var
-        torch.native_batch_norm(x, None, None, torch.zeros_like(variance), variance, True, 1.0, 1.0)
+        mean, variance = (torch.zeros(x.shape[1], dtype=x.dtype, device=x.device) for _ in range(2))
+        # BatchNorm's kernel, which leaves mean and unbiased variance behind, is several times as fast as torch.var
+        torch.native_batch_norm(x, None, None, mean, variance, True, 1.0, 1.0)
+        variance[variance < (NO_VARIANCE * torch.finfo(x.dtype).eps * mean).square()] = 0.0
         count = x.numel() // x.shape[1]
         seen.unbiased.append(variance.double().mean())
         seen.biased.append(seen.unbiased[-1] * (count - 1) / count)

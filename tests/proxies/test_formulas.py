@@ -134,6 +134,24 @@ def test_zen_draws_its_own_weights_and_images(images: Tensor) -> None:
     assert PROXIES["zen"](model, batches, seed=1) != score
 
 
+def test_zen_leaves_out_a_constant_branch(images: Tensor) -> None:
+    """Also where rounding gives it a variance."""
+
+    class Branched(nn.Module):
+        def __init__(self, constant: float | None) -> None:
+            super().__init__()
+            self.layer, self.norm, self.constant = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), constant
+            self.side = nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            side = 0.0 if self.constant is None else self.side(torch.full_like(y, self.constant))
+            return self.norm(y) + side
+
+    scores = [PROXIES["zen"](Branched(constant), batches_of(images)) for constant in (None, 0.0, 0.3, 1e4 / 3)]
+    assert scores[1:] == pytest.approx(scores[:1] * 3, rel=1e-5)
+
+
 def test_zen_needs_a_batch_norm(images: Tensor) -> None:
     with pytest.raises(ProxyUndefined, match="no BatchNorm"):
         PROXIES["zen"](nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(32, 2)), batches_of(images))
