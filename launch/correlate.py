@@ -81,7 +81,7 @@ def chosen_proxies(words: str) -> tuple[str, ...]:
     """Names of PROXIES, each once, in the order given, but for costs, which stand in every table. Raises ValueError for
     another name or none."""
     names = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
-    if names == ("all",):
+    if "all" in names:
         names = tuple(PROXIES)
     if not names:
         raise ValueError(f"name the proxies with commas between them: --proxies a,b, or all; {nearest('', PROXIES)}")
@@ -99,6 +99,14 @@ def check(arguments: CorrelateArguments) -> None:
         value = getattr(arguments, name)
         if value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
+    if arguments.seed >= 2**63:
+        raise ValueError(f"--seed is {arguments.seed}; it must be below 2^63")
+    if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a file; name a folder")
+    if arguments.scores is not None and arguments.out is not None and (arguments.out / "manifest.json").exists():
+        raise ValueError(
+            f"--out {arguments.out} holds measured scores; choose another folder for what --scores is judged"
+        )
     if not 0.0 <= arguments.warmup <= 1.0:
         raise ValueError(f"--warmup is {arguments.warmup}; it is a share of the training images, from 0 to 1")
     if not arguments.data.is_dir():
@@ -183,12 +191,17 @@ def correlate(arguments: CorrelateArguments, world: World) -> None:
             arguments.undefined,
         )
         report = judge(benchmark, rows, scores, settings, lines)
-        write_json(folder.table_json, as_json(report))
+        write_json(folder.table_json, {**as_json(report), "warmup": arguments.warmup})
         with replacing(folder.picture) as temporary:
             temporary.write_text(picture(report), encoding="utf-8")
         print(as_text(report))
         if lines:
             median = float(np.median([line["milliseconds"] for line in lines]))
+            if arguments.warmup:
+                print(
+                    f"each network was trained on {100 * arguments.warmup:g} % of the training images first; published "
+                    "values are of untrained ones"
+                )
             print(f"measured on batches of {arguments.batch_size} training images, {median:.0f} ms a network (median)")
         print(folder.table_json)
     barrier(world)
@@ -202,7 +215,7 @@ def main() -> int:
         with joined_world() as world:
             correlate(arguments, world)
 
-    return run_command(command, lambda: rank == 0, f"go on with: {shlex.join(sys.argv)}")
+    return run_command(command, lambda: rank == 0, f"go on with: {shlex.join(['python', *sys.argv])}")
 
 
 if __name__ == "__main__":

@@ -109,15 +109,23 @@ class Report:
 
 def read_scores(path: Path, benchmark: Benchmark, names: Sequence[str]) -> tuple[list[int], dict[str, Array]]:
     """The benchmark's numbers in a score table, and its columns `names`, nan where empty; without names all columns of
-    numbers but index and costs."""
+    numbers, or of nothing, but index and costs. Columns of words alone are passed over."""
     try:
         frame = pl.read_csv(path, infer_schema_length=None)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: --scores is a table that this command wrote, or one like it") from None
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} is no CSV table: {str(error).splitlines()[0]}") from None
-    if "index" not in frame.columns or not frame["index"].dtype.is_integer() or not frame["index"].is_unique().all():
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} is no whole CSV table, plain or gzip: {str(error).splitlines()[0]}") from None
+    twice = [name for name in frame.columns if "_duplicated_" in name]
+    if twice:
+        raise DataError(f"{path} has the column {twice[0].partition('_duplicated_')[0]} twice; name each once")
+    index = frame["index"] if "index" in frame.columns else pl.Series([])
+    if not index.dtype.is_integer() or index.null_count() or not index.is_unique().all():
         raise DataError(f"{path} needs a column index, the numbers of {benchmark.name}'s networks, each once")
+    unknown = sorted(set(index.to_list()) - set(benchmark.index.tolist()))
+    if unknown:
+        raise DataError(f"{path}, column index: {benchmark.name} has no network {unknown[0]}")
+    frame = frame.with_columns(numbers_of(path, frame[name]) for name in frame.columns)
     known = [name for name, kind in frame.schema.items() if kind.is_numeric() and name not in ("index", *COSTS)]
     for name in names:
         if name not in known:
@@ -127,6 +135,20 @@ def read_scores(path: Path, benchmark: Benchmark, names: Sequence[str]) -> tuple
     frame = frame.sort("index")
     columns = {name: frame[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names or known}
     return frame["index"].to_list(), columns
+
+
+def numbers_of(path: Path, column: pl.Series) -> pl.Series:
+    """The column as numbers, if any cell is one or all are empty; otherwise as it is. Raises DataError for both."""
+    if column.dtype.is_numeric():
+        return column
+    numbers = column.cast(pl.Float64, strict=False)
+    wrong = (numbers.is_null() & column.is_not_null()).arg_true()
+    if len(wrong) == len(column) - column.null_count() > 0:
+        return column
+    if len(wrong):
+        line = int(wrong[0]) + 2
+        raise DataError(f"{path}, line {line}, column {column.name}: {column[line - 2]!r} is no number; leave it empty")
+    return numbers
 
 
 def oriented(name: str, scores: Array) -> Array:

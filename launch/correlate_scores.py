@@ -186,6 +186,11 @@ def read_warmup(folder: Path, settings: ScoringSettings, device: torch.device) -
     """The share of CIFAR-10's training images, class by class in turn, drawn apart from the batches that are scored."""
     sample = read_cifar10(folder)
     count = int(settings.warmup * len(sample.train_labels)) // settings.batch_size
+    if settings.warmup and count == 0:
+        least = settings.batch_size / len(sample.train_labels)
+        raise ValueError(
+            f"--warmup is {settings.warmup}; one batch of {settings.batch_size} images needs {least:g} or more"
+        )
     if count == 0:
         return WarmupImages(torch.empty(0), torch.empty(0), settings.batch_size)
     seed = settings.seed + 1

@@ -106,7 +106,7 @@ def main() -> int:
     def command() -> None:
         prepare(tyro.cli(PrepareArguments, prog="launch/prepare.py", description=__doc__))
 
-    return run_command(command, lambda: True, f"go on with: {shlex.join(sys.argv)}")
+    return run_command(command, lambda: True, f"go on with: {shlex.join(['python', *sys.argv])}")
 
 
 if __name__ == "__main__":

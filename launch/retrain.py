@@ -85,7 +85,7 @@ def main() -> int:
         with joined_world() as world:
             retrain(arguments, world)
 
-    return run_command(command, lambda: rank == 0, f"go on with: {shlex.join(sys.argv)}")
+    return run_command(command, lambda: rank == 0, f"go on with: {shlex.join(['python', *sys.argv])}")
 
 
 if __name__ == "__main__":

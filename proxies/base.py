@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -57,6 +57,12 @@ class Setting:
     weights: Weights = "given"
     batch_norm: BatchNormMode = "train"
     inputs: Inputs = "given"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("weights", Weights), ("batch_norm", BatchNormMode), ("inputs", Inputs)):
+            if getattr(self, name) not in get_args(allowed):
+                words = ", ".join(get_args(allowed))
+                raise ValueError(f"Setting: {name} cannot be {getattr(self, name)!r}; allowed: {words}")
 
 
 @dataclass(frozen=True)

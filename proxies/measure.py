@@ -85,11 +85,13 @@ def passes(proxies: Iterable[Proxy]) -> list[Pass]:
 
 
 def plan(proxies: Sequence[Proxy]) -> str:
-    """The passes in words: a line each, with what it costs and which proxies read it."""
+    """The passes in words: a line each, with the steps that it takes and which proxies read it."""
     lines = []
     for number, one in enumerate(passes(proxies), start=1):
         users = [p.name for p in proxies if p.setting == one.setting and set(p.readings) & set(one.readings)]
-        costs = dict.fromkeys(reading.cost for reading in one.readings)
+        costs = dict.fromkeys(part for reading in one.readings for part in reading.cost.split("; "))
+        if len(costs) > 1:
+            costs.pop("nothing", None)
         setting = one.setting
         where = f"weights {setting.weights}, BatchNorm {setting.batch_norm}, inputs {setting.inputs}, batch {one.batch}"
         lines.append(f"{number}. {where}: {'; '.join(costs)}. For {', '.join(users)}.")

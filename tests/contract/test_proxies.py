@@ -274,7 +274,7 @@ def test_the_plan_lists_every_pass_once() -> None:
 def test_the_plan_in_words() -> None:
     where = "weights given, BatchNorm train, inputs given, batch"
     assert plan([PROXIES["snip"], PROXIES["naswot"], PROXIES["zico"]]).splitlines() == [
-        f"1. {where} 0: forward; backward of the loss to the weights; forward. For snip, naswot, zico.",
+        f"1. {where} 0: forward; backward of the loss to the weights. For snip, naswot, zico.",
         f"2. {where} 1: forward; backward of the loss to the weights. For zico.",
     ]
 

@@ -173,6 +173,8 @@ def test_other_settings_are_refused_by_name(
         (("--proxies", "qqq"), "there is no proxy 'qqq'; there are "),
         ((), "--proxies a,b, or all"),
         (("--proxies", "naswot", "--sample", "10000", "--set", "filtered"), "the set has 9,445 networks"),
+        (("--proxies", "naswot", "--sample", "2", "--warmup", "0.001"), "one batch of 64 images needs 0.0064 or more"),
+        (("--proxies", "naswot", "--sample", "2", "--seed", str(2**63)), "it must be below 2^63"),
         (("--proxies", "naswot", "--accuracy", "c10_test_20"), "did you mean c10_test_200?"),
         (("--proxies", "naswot", "--batch-size", "20000", "--sample", "1"), "with 1 batches it is from 1 to 10000"),
         (("--proxies", "naswot", "--resamples", "0"), "--resamples is 0; it must be 1 or more"),
@@ -229,12 +231,28 @@ def test_a_table_that_is_none_is_refused(
         ("index,arch\n1,x\n", "has no column of scores"),
         ("index,a\n99999,2\n", "nasbench201 has no network 99999"),
         (f"index,a\n{dead},2\n", "has no network of the set filtered"),
-        ("", "is no CSV table"),
+        ("", "is no whole CSV table"),
+        ("index,a\n,2\n", "needs a column index"),
+        ("index,a,a\n1,2,3\n", "has the column a twice"),
+        ("index,a\n1,2\n3,hello\n", "line 3, column a: 'hello' is no number"),
     ):
         path.write_text(text)
         words = ["--scores", path, "--set", "filtered", "--out", tmp_path / "out"]
         assert run("nasbench201", "--data", shared_data, *words) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_cut_table_and_an_empty_column(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is named; a score that no network has is reported as undefined."""
+    cut, empty = tmp_path / "cut.csv.gz", tmp_path / "empty.csv"
+    whole = gzip.compress(b"index,a\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(3000)))
+    cut.write_bytes(whole[: len(whole) // 2])
+    assert run("nasbench201", "--data", shared_data, "--scores", cut, "--out", tmp_path / "out") == 2
+    assert "cut.csv.gz is no whole CSV table" in capsys.readouterr().err
+    empty.write_text("index,words,naswot\n" + "".join(f"{n},x,\n" for n in range(40)))
+    assert run("nasbench201", "--data", shared_data, "--scores", empty, "--out", tmp_path / "out") == 0
+    (row,) = (r for r in json.loads((tmp_path / "out" / "table.json").read_text())["rows"] if r["name"] == "naswot")
+    assert row["undefined"] == 40
 
 
 def fake(size: int = 30) -> Benchmark:

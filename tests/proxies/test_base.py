@@ -187,3 +187,9 @@ def test_no_eval_mode_without_running_statistics() -> None:
     ):
         pass
     assert not model.track_running_stats and model.training
+
+
+@pytest.mark.parametrize("field", ["weights", "batch_norm", "inputs"])
+def test_a_setting_that_does_not_exist_is_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"Setting: {field} cannot be 'foo'; allowed: "):
+        Setting(**{field: "foo"})
