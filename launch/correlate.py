@@ -140,10 +140,10 @@ def measured(
     )
     rows = drawn(np.flatnonzero(benchmark.sets[arguments.networks]), arguments.sample, arguments.seed)
     batches = read_batches(arguments.data, settings, world.device)
+    warmup = read_warmup(arguments.data, settings, world.device)
     digests = {f"{name}_sha256": file_digest(arguments.data / name) for name in BENCHMARKS[arguments.benchmark][1]}
     manifest = {**asdict(settings), "proxies": list(names), "device": world.device.type, **digests}
     open_folder(folder, manifest, world)
-    warmup = read_warmup(arguments.data, settings, world.device)
     found = score_all(benchmark, rows, settings, batches, warmup, folder, world)
     if world.is_main:
         write_scores(folder.scores_csv, benchmark, found, names)
