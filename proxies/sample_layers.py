@@ -98,38 +98,44 @@ def _linear(theta: Tensor, calls: Sequence[Call]) -> Iterator[Chunk]:
 
 
 def _convolution(module: nn.Conv2d, theta: Tensor, calls: Sequence[Call]) -> Iterator[Chunk]:
-    """Chunks over output channels: for each sample its output gradients times what the taps see of its inputs."""
+    """For each sample its output gradients times what the taps see of its inputs, in chunks over output channels."""
+    if module.groups == 1 and module.stride == (1, 1):
+        yield from _without_strides(module, theta, calls)
+        return
     groups, outputs = module.groups, module.out_channels // module.groups
-    products = _shifted_products if groups == 1 and module.stride == (1, 1) else _unfolded_products
     by_group = theta.permute(0, 2, 3, 1).reshape(groups, outputs, -1)
     entries = len(calls[0][0]) * groups * by_group.shape[2]
     for part in _parts(outputs, entries):
-        total: Tensor | None = None
-        for x, gradient in calls:
-            found = products(module, x, gradient, part)
-            total = found if total is None else total.add_(found)
-        assert total is not None
-        yield Chunk(total.flatten(1), by_group[:, part].flatten())
+        products = _added(_unfolded_products(module, x, gradient, part) for x, gradient in calls)
+        yield Chunk(products.flatten(1), by_group[:, part].flatten())
 
 
-def _shifted_products(module: nn.Conv2d, x: Tensor, gradient: Tensor, part: slice) -> Tensor:
-    """The same as `_unfolded_products` without groups and strides, where nothing needs to be unfolded.
+def _without_strides(module: nn.Conv2d, theta: Tensor, calls: Sequence[Call]) -> Iterator[Chunk]:
+    """The same without groups and strides, where nothing needs to be unfolded.
 
     With the places of the gradient set out as wide as the padded image, zeros behind each row, a tap sees the image's
     places from its own offset on.
     """
     (top, left), _, (dy, dx) = geometry(module)
     rows, columns = module.kernel_size
-    images = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top + (columns > 1))).contiguous()
-    width = images.shape[2]
-    wide = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, width - gradient.shape[3])).contiguous()
-    places, by_place = images.flatten(1, 2), wide.flatten(1, 2)[..., part].transpose(1, 2)
-    length = by_place.shape[2]
-    products = x.new_empty(len(x), by_place.shape[1], rows * columns, x.shape[1])
-    for tap in range(rows * columns):
-        offset = tap // columns * dy * width + tap % columns * dx
-        torch.bmm(by_place, places[:, offset : offset + length], out=products[:, :, tap])
-    return products.unsqueeze(1)
+    flat = []
+    for x, gradient in calls:
+        images = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top + (columns > 1))).contiguous()
+        width = images.shape[2]
+        wide = F.pad(gradient.permute(0, 2, 3, 1), (0, 0, 0, width - gradient.shape[3])).contiguous()
+        flat.append((width, images.flatten(1, 2).transpose(1, 2), wide.flatten(1, 2)))
+    count, inputs, _ = flat[0][1].shape
+    for part in _parts(theta.shape[0], count * inputs * rows * columns):
+        products = theta.new_empty(rows * columns, count, inputs, part.stop - part.start)
+        for number, (width, places, by_place) in enumerate(flat):
+            for tap, product in enumerate(products):
+                offset = tap // columns * dy * width + tap % columns * dx
+                seen = places[..., offset : offset + by_place.shape[1]]
+                if number:
+                    product.baddbmm_(seen, by_place[..., part])
+                else:
+                    torch.bmm(seen, by_place[..., part], out=product)
+        yield Chunk(products.transpose(0, 1).flatten(1), theta[part].permute(2, 3, 1, 0).flatten())
 
 
 def _unfolded_products(module: nn.Conv2d, x: Tensor, gradient: Tensor, part: slice) -> Tensor:

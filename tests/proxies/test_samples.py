@@ -142,6 +142,17 @@ class Twice(nn.Module):
         return self.fc(torch.tanh(self.fc(x.flatten(1))))
 
 
+class Sizes(nn.Module):
+    """A convolution that is called with maps of two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 1, 2, padding=1), nn.Linear(25, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(self.conv(torch.tanh(self.conv(x)))).flatten(1))
+
+
 def convolution(**options: Any) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(
         nn.Conv2d(4, 6, **options), nn.BatchNorm2d(6), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
@@ -181,6 +192,7 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     "depthwise": lambda: nn.Sequential(nn.Conv2d(1, 4, 2), nn.Conv2d(4, 8, 2, groups=4), nn.Flatten()),
     "tokens": Tokens,
     "module twice": Twice,
+    "module of two sizes": Sizes,
     "constant": Constant,
     "frozen": lambda: Frozen(nn.Tanh()),
 }
