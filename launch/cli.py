@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 
@@ -30,6 +31,11 @@ def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to
             print(f"stopped; {how_to_resume}", file=sys.stderr)
         return STOPPED
     return DONE
+
+
+def go_on() -> str:
+    """How the running command is given again, in one process."""
+    return f"go on with: {shlex.join(['python', *sys.argv])}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

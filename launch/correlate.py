@@ -9,7 +9,6 @@ scores.csv.gz, table.json and tau.svg; the last line of standard output is the p
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 import tyro
 
-from subshot.launch.cli import nearest, run_command
+from subshot.launch.cli import go_on, nearest, run_command
 from subshot.launch.correlate_report import JudgingSettings, as_json, as_text, judge, picture, read_scores
 from subshot.launch.correlate_scores import (
     BENCHMARKS,
@@ -215,7 +214,7 @@ def main() -> int:
         with joined_world() as world:
             correlate(arguments, world)
 
-    return run_command(command, lambda: rank == 0, f"go on with: {shlex.join(['python', *sys.argv])}")
+    return run_command(command, lambda: rank == 0, go_on())
 
 
 if __name__ == "__main__":

@@ -138,7 +138,10 @@ def read_scores(path: Path, benchmark: Benchmark, names: Sequence[str]) -> tuple
 
 
 def numbers_of(path: Path, column: pl.Series) -> pl.Series:
-    """The column as numbers, if any cell is one or all are empty; otherwise as it is. Raises DataError for both."""
+    """The column as numbers, if all cells are numbers or empty; as it is, if none is a number but some are words.
+
+    Raises DataError for a column of numbers and words.
+    """
     if column.dtype.is_numeric():
         return column
     numbers = column.cast(pl.Float64, strict=False)

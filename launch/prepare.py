@@ -6,7 +6,6 @@ it is. The last line of standard output is the manifest's path.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from subshot.data.click_formats import Dataset
 from subshot.data.click_parsing import BadLines, OnBadLine
 from subshot.data.click_protocols import ProtocolName
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
-from subshot.launch.cli import run_command
+from subshot.launch.cli import go_on, run_command
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def main() -> int:
     def command() -> None:
         prepare(tyro.cli(PrepareArguments, prog="launch/prepare.py", description=__doc__))
 
-    return run_command(command, lambda: True, f"go on with: {shlex.join(['python', *sys.argv])}")
+    return run_command(command, lambda: True, go_on())
 
 
 if __name__ == "__main__":

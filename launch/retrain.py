@@ -8,7 +8,6 @@ The last line of standard output is the winner's path.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 import tyro
 
-from subshot.launch.cli import run_command
+from subshot.launch.cli import go_on, run_command
 from subshot.launch.domain import RetrainPlan, open_domain, read_config
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
@@ -85,7 +84,7 @@ def main() -> int:
         with joined_world() as world:
             retrain(arguments, world)
 
-    return run_command(command, lambda: rank == 0, f"go on with: {shlex.join(['python', *sys.argv])}")
+    return run_command(command, lambda: rank == 0, go_on())
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ BYPASSED = (_BatchNorm, nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Tanh)
 """What "bypassed" makes the identity: beside BatchNorm the activations that do nothing to values that are not negative,
 and those that saturate, which would cut every path."""
 
-
 NORMALISING = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+"""What a BatchNorm computes that does nothing but normalise."""
 
 
 @contextmanager

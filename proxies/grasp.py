@@ -33,6 +33,7 @@ Products = tuple[Sequence[Tensor | None], Sequence[Tensor | None]]
 WRONG_SLOPES = frozenset(
     f"{kind}Backward0" for kind in ("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm", "NativeLayerNorm")
 )
+"""Nodes of a slope's graph that torch walks back wrongly: see `by_slope`."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,10 @@ def run_hessian_product(
         return loss(functional_call(model, {**values, **others}, (inputs,)), targets)
 
     with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivative
-        found = by_slope(model, loss_at, weights) or by_gradient(loss_at, weights)
-    gradients, products = found
+        gradients, products = by_slope(model, loss_at, weights) or by_gradient(loss_at, weights)
     if not any(gradient is not None and gradient.any() for gradient in gradients):
         raise ProxyUndefined("the loss depends on no weight of two or more dimensions, or its gradient is zero")
-    return dict.fromkeys(readings, float(dot(gradients, products)))
+    return dict.fromkeys(readings, dot(gradients, products))
 
 
 def by_slope(
@@ -83,8 +83,7 @@ def by_slope(
         found = torch.autograd.grad(slope, [*weights.values(), *directions.values()], allow_unused=True)
     except (RuntimeError, NotImplementedError):
         return None
-    gradients, products = found[len(weights) :], found[: len(weights)]
-    return gradients, products
+    return found[len(weights) :], found[: len(weights)]
 
 
 def by_gradient(loss_at: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, Tensor]) -> Products:
@@ -100,6 +99,7 @@ def by_gradient(loss_at: Callable[[dict[str, Tensor]], Tensor], weights: dict[st
 
 
 def dot(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> float:
+    """In double precision, over the weights of which neither is None."""
     pairs = zip(one, other, strict=True)
     return sum((a.detach().double() * b.detach()).sum().item() for a, b in pairs if a is not None and b is not None)
 
