@@ -76,7 +76,8 @@ def open_nasbench201(folder: Path) -> Benchmark:
     filtered = np.array([is_live(genotype) for genotype in genotypes])
     distinct = np.zeros(len(table), dtype=np.bool_)
     live_first = np.argsort(~filtered, kind="stable")
-    distinct[live_first[np.unique(np.array(table.unique_str)[live_first], return_index=True)[1]]] = True
+    _, first_of_class = np.unique(np.array(table.unique_str)[live_first], return_index=True)
+    distinct[live_first[first_of_class]] = True
     return Benchmark(
         name="nasbench201",
         index=table.index,
