@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,26 @@ class RunDir:
     @property
     def warmup_checkpoint(self) -> Path:
         return self.root / "warmup.pt"
+
+    def job_json(self, job: str) -> Path:
+        """What a job says of itself; see train/job_record.py."""
+        return self.root / "jobs" / f"{job}.json"
+
+    def heartbeat_json(self, job: str, rank: int) -> Path:
+        return self.root / "heartbeats" / f"{job}-rank{rank}.json"
+
+    def claim_json(self, what: str) -> Path:
+        """Who works on a part of the run; see train/claim.py."""
+        return self.root / "claims" / f"{what}.json"
+
+    def scores_jsonl(self, job: str, rank: int) -> Path:
+        """Scores that one process of a job gave, each written down before the next is begun."""
+        return self.root / "scores" / f"{job}-rank{rank}.jsonl"
+
+    @property
+    def slurm(self) -> Path:
+        """Batch scripts, and what SLURM's jobs printed."""
+        return self.root / "slurm"
 
     @property
     def tensorboard(self) -> Path:
@@ -167,16 +188,21 @@ class WinnerDir:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error."""
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error.
+
+    durable: the bytes and the name are on the disk before this returns; without it a crash of the machine may lose them.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -189,8 +215,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    with replacing(path) as temporary:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
+    with replacing(path, durable) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
