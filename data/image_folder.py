@@ -10,10 +10,11 @@ end is missing are bad. Damage in between shows only when the image is decoded; 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,7 @@ class ImageFolder:
     """Images of one split and their labels. paths are relative to root; labels index into classes.
 
     skipped: (path, reason) of every bad image or empty class folder that was dropped. ignored: the number of entries
-    that are no images by name.
+    that are no images by name. fingerprint: sha256 over names and sizes of the whole split's good images.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class ImageFolder:
     labels: tuple[int, ...]
     skipped: tuple[tuple[str, str], ...] = ()
     ignored: int = 0
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,6 +55,7 @@ class ImageFolder:
 @dataclass(frozen=True)
 class _ClassListing:
     good: tuple[str, ...]
+    sizes: tuple[int, ...]
     bad: tuple[tuple[str, str], ...]
     ignored: int
 
@@ -91,7 +94,9 @@ def scan(root: Path, split: str, *, on_bad_image: Literal["error", "skip"] = "er
     if not paths:
         raise DataError(f"{root / split} holds no usable image: it needs {split}/<class>/<name>.JPEG (or .jpg, .png)")
     ignored = sum(listing.ignored for listing in listings)
-    return ImageFolder(root, split, classes, paths, labels, tuple(bad), ignored)
+    names = (f"{path} {size}\n" for part in listings for path, size in zip(part.good, part.sizes, strict=True))
+    digest = hashlib.sha256("".join(names).encode()).hexdigest()
+    return ImageFolder(root, split, classes, paths, labels, tuple(bad), ignored, digest)
 
 
 def split_train(folder: ImageFolder, fraction: float, seed: int) -> tuple[ImageFolder, ImageFolder]:
@@ -124,7 +129,7 @@ def _subset(folder: ImageFolder, split: str, indices: Iterable[int]) -> ImageFol
     kept = tuple(indices)
     paths = tuple(folder.paths[index] for index in kept)
     labels = tuple(folder.labels[index] for index in kept)
-    return ImageFolder(folder.root, split, folder.classes, paths, labels, folder.skipped, folder.ignored)
+    return replace(folder, split=split, paths=paths, labels=labels)
 
 
 def _class_folders(root: Path, split: str) -> tuple[str, ...]:
@@ -146,6 +151,7 @@ def _class_folders(root: Path, split: str) -> tuple[str, ...]:
 def _list_class(root: Path, relative: str) -> _ClassListing:
     """The images of one class folder; reads a few bytes of each."""
     good: list[str] = []
+    sizes: list[int] = []
     bad: list[tuple[str, str]] = []
     ignored = 0
     for entry in sorted(os.scandir(root / relative), key=lambda entry: entry.name):
@@ -153,28 +159,30 @@ def _list_class(root: Path, relative: str) -> _ClassListing:
             ignored += 1
             continue
         path = f"{relative}/{entry.name}"
-        reason = _why_bad_file(entry.path)
+        size, reason = _looked_at(entry.path)
         if reason is None:
             good.append(path)
+            sizes.append(size)
         else:
             bad.append((path, reason))
     if not good and not bad:
         bad.append((relative, "the class folder holds no image"))
-    return _ClassListing(tuple(good), tuple(bad), ignored)
+    return _ClassListing(tuple(good), tuple(sizes), tuple(bad), ignored)
 
 
-def _why_bad_file(path: str) -> str | None:
+def _looked_at(path: str) -> tuple[int, str | None]:
+    """(Size in bytes, why it is bad or None) of an image file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError as error:  # a dangling link, no permission
-        return f"the file cannot be opened: {error.strerror}"
+        return 0, f"the file cannot be opened: {error.strerror}"
     try:
         length = os.fstat(descriptor).st_size
         head = os.pread(descriptor, HEAD_BYTES, 0)
         reason = why_broken(head, os.pread(descriptor, _NEAR_END, max(length - _NEAR_END, 0)))
         if reason is not None and length > _NEAR_END:  # rare: bytes follow the end marker
             reason = why_broken(head, os.pread(descriptor, TAIL_BYTES, max(length - TAIL_BYTES, 0)))
-        return reason
+        return length, reason
     finally:
         os.close(descriptor)
 

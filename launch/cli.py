@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable
 
 from subshot.data.image_folder import DataError
+from subshot.train.dist import LostProcesses
+from subshot.train.stopping import Preempted
 
 DONE, USER_MISTAKE, STOPPED = 0, 2, 75
 
 
 def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to_resume: str) -> int:
-    """The exit status of `command`: 0, 2 with one sentence for a ValueError, a missing file or no permission, 75 for
-    Ctrl-C.
+    """The exit status of `command`: 0, 2 with one sentence for a ValueError or a file that cannot be read or written,
+    75 where it stopped early and can go on: after a signal, Ctrl-C, or the loss of another process.
 
     Anything else is a defect and keeps its traceback.
     """
@@ -22,20 +26,50 @@ def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to
         command()
     except (ValueError, OSError) as error:
         if is_main():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {sentence(error, how_to_resume)}", file=sys.stderr)
         elif isinstance(error, DataError):  # a file that this process alone may have read
             print(f"error on another process: {error}", file=sys.stderr)
         return USER_MISTAKE
+    except Preempted as reason:
+        if is_main():
+            print(f"stopped: {reason}; {how_to_resume}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         if is_main():
             print(f"stopped; {how_to_resume}", file=sys.stderr)
         return STOPPED
+    except LostProcesses as error:
+        if error.speaks or is_main():
+            print(f"error: {error}; {how_to_resume}", file=sys.stderr)
+        return STOPPED
     return DONE
 
 
-def go_on() -> str:
-    """How the running command is given again, in one process."""
-    return f"go on with: {shlex.join(['python', *sys.argv])}"
+def sentence(error: Exception, how_to_resume: str) -> str:
+    """What went wrong, and how to mend it."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = error.filename or "a file of the run"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {where} could not be written; free some space, and {how_to_resume}"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where} cannot be read or written ({error.strerror}); change its permissions, and {how_to_resume}"
+    if error.errno in (errno.ENOENT, errno.ESTALE, errno.EIO):
+        return f"{where} cannot be read or written ({error.strerror}); put it back, and {how_to_resume}"
+    return f"{error}; {how_to_resume}"
+
+
+def again(*more: str) -> list[str]:
+    """The running command as it is given again, under the launcher that it runs under; `more`: options to have once."""
+    launcher = ["python"]
+    if "WORLD_SIZE" in os.environ:
+        launcher = ["torchrun", f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"]
+    return [*launcher, *(word for word in sys.argv if word not in more), *more]
+
+
+def go_on(*more: str) -> str:
+    """How to go on, as a clause."""
+    return f"go on with: {shlex.join(again(*more))}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

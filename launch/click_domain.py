@@ -16,19 +16,19 @@ from subshot.data.clicks import ClickLoader
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import baselines
 from subshot.launch.click_data import SPLITS, ClickData, open_click_data
-from subshot.launch.click_retrain import retrain
+from subshot.launch.click_retrain import planned, retrain, retrain_element
 from subshot.launch.click_scoring import make_scorer, require_batches
 from subshot.launch.click_space import make_click_space
 from subshot.launch.click_warmup import load, save, warm_up
-from subshot.launch.config import differences
 from subshot.launch.domain import RetrainPlan, Scorer
+from subshot.launch.manifest import Element, Manifest
 from subshot.launch.run_log import RunLog
 from subshot.search.objectives import Limit
 from subshot.search.rejection import CostLimit, RejectionSampler
 from subshot.supernet.nasrec_supernet import NasrecSupernet
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, barrier
-from subshot.train.run_dir import RunDir, read_json, write_json
+from subshot.train.dist import World
+from subshot.train.run_dir import RunDir
 from subshot.train.tables import Tables, TablesConfig, build_tables, tables_mib
 
 
@@ -132,24 +132,11 @@ class ClickDomain(ClickNetworks):
             f"{final:,.0f} MiB a process in retraining"
         )
 
-    def require_same_data(self, run: RunDir, begin: bool) -> None:
-        """Raises ValueError where the folder holds other clicks than those that the run was begun with, which are
-        written down when it begins."""
-        found = self.data.fingerprint()
-        if run.data_json.is_file():
-            changed = differences(read_json(run.data_json), found)
-            if changed:
-                raise ValueError(
-                    f"{self.data.prepared.root} holds other clicks than those that {run.root} was begun with "
-                    f"({'; '.join(changed)}); prepare the same log again, or begin a new run"
-                )
-        elif begin and self.world.is_main:
-            write_json(run.data_json, found)
-        barrier(self.world)
+    def fingerprint(self) -> dict[str, Any]:
+        return self.data.fingerprint()
 
     def warm(self, run: RunDir, log: RunLog) -> WarmSupernet:
         config, world = self.config, self.world
-        self.require_same_data(run, begin=True)
         supernet = NasrecSupernet(self.space, torch.Generator().manual_seed(config.seed)).to(world.device)
         tables = build_tables(self.data.fields, self.tables_config, config.seed, world)
         warm = WarmSupernet(supernet, tables)
@@ -172,6 +159,11 @@ class ClickDomain(ClickNetworks):
         warm: WarmSupernet = supernet
         return make_scorer(self.config, warm.network, warm.tables, self.data, self.sampler(), self.world, run, log)
 
+    def manifest(self, plan: RetrainPlan, run: RunDir) -> Manifest:
+        return planned(plan, self.config, self.space, self.data, run)
+
+    def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
+        return retrain_element(element, self.config, self.space, self.data, self.world, run, log)
+
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        self.require_same_data(run, begin=False)
         return retrain(plan, self.config, self.space, self.data, self.world, run, log)

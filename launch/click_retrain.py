@@ -16,52 +16,95 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from subshot.data.clicks import ClickEvalLoader
 from subshot.launch.click_config import ClickConfig
-from subshot.launch.click_contenders import Contender, Trial, baselines, searched
+from subshot.launch.click_contenders import Contender, Role, Trial, baselines, searched
 from subshot.launch.click_data import ClickData
 from subshot.launch.click_trials import finished, keep, train, trial_settings, val_log_loss
 from subshot.launch.click_winner import write_click_winner
+from subshot.launch.config import to_json
 from subshot.launch.domain import RetrainPlan
+from subshot.launch.manifest import Element, Manifest, hash_of, numbered
 from subshot.launch.run_log import RunLog
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.space import Genotype
+from subshot.train.claim import claimed
 from subshot.train.click_metrics import over_seeds, paired_over_seeds
-from subshot.train.dist import World, barrier, gather_objects
+from subshot.train.dist import World, barrier, of_main, together, unless_stopped
 from subshot.train.run_dir import RunDir, read_json, write_json
 
 GOLDEN_ROWS = 16
 COMPARED = ("log_loss", "auc", "normalised_entropy", "ece")
 
 
-def retrain(
-    plan: RetrainPlan, config: ClickConfig, space: NasrecSpace, data: ClickData, world: World, run: RunDir, log: RunLog
-) -> Path:
-    """Returns the winner's folder; with an index, the record of that one training."""
+def first_trials(
+    plan: RetrainPlan, config: ClickConfig, space: NasrecSpace, data: ClickData, run: RunDir
+) -> tuple[list[list[Contender]], list[Contender], list[Trial], list[Trial]]:
+    """(Groups of the search's networks, baselines, a trial of each of the former, the baselines' over the grid): all
+    that
+    does not depend on another training."""
     settings = config.retrain
     top = settings.top if plan.top is None else plan.top
     controls = settings.controls if plan.controls is None else plan.controls
-    seeds = settings.seeds if plan.seeds is None else plan.seeds
     groups = searched(read_json(run.summary_json), top, controls)
     others = baselines(settings.baselines, space, data.prepared.dataset)
-    log.line(f"beside the search's networks: {', '.join(other.name for other in others) or 'no baseline'}")
     rate = settings.recipe.learning_rate
-    grid = sorted({*settings.learning_rates, rate})
     first = [Trial(contender, rate, 0) for group in groups for contender in group]
-    tuned = [Trial(contender, value, 0) for contender in others for value in grid]
-    if world.is_main:
-        write_json(run.manifest_json, [trial.name for trial in (*first, *tuned)])
-    if plan.index is not None:
-        lines = [*first, *tuned]
-        if not 0 <= plan.index < len(lines):
-            raise ValueError(f"--index is {plan.index}; the manifest has lines 0 to {len(lines) - 1}")
-        run_trials([lines[plan.index]], config, space, data, world, run, log)
-        return run.trial_json(lines[plan.index].name)
+    tuned = [Trial(contender, value, 0) for contender in others for value in grid_of(config)]
+    return groups, others, first, tuned
+
+
+def grid_of(config: ClickConfig) -> list[float]:
+    """Learning rates that finalists are tuned over, rising."""
+    return sorted({*config.retrain.learning_rates, config.retrain.recipe.learning_rate})
+
+
+def planned(plan: RetrainPlan, config: ClickConfig, space: NasrecSpace, data: ClickData, run: RunDir) -> Manifest:
+    _, _, first, tuned = first_trials(plan, config, space, data, run)
+    lines = [
+        {
+            "name": trial.name,
+            "network": f"{trial.contender.name}-lr{trial.learning_rate:g}",
+            "role": trial.contender.role,
+            "genotype": trial.contender.genotype,
+            "genotype_hash": hash_of([space.name, trial.contender.name, to_json(trial.contender.genotype)]),
+            "seed": trial.seed,
+            "learning_rate": trial.learning_rate,
+            "score": trial.contender.score,
+            "result": str(run.trial_json(trial.name).relative_to(run.root)),
+        }
+        for trial in (*first, *tuned)
+    ]
+    settings = [to_json(part) for part in (config.retrain, config.space, config.tables)]
+    return Manifest(hash_of([settings, config.seed, data.fingerprint()]), "val/log_loss", numbered(lines))
+
+
+def retrain_element(
+    element: Element, config: ClickConfig, space: NasrecSpace, data: ClickData, world: World, run: RunDir, log: RunLog
+) -> Path:
+    """One trial of the manifest; returns its record's path."""
+    assert element.learning_rate is not None, "trials have a rate"
+    name = element.name.rsplit("-lr", 1)[0]
+    contender = Contender(name, cast(Role, element.role), element.genotype, element.score)
+    trial = Trial(contender, element.learning_rate, element.seed)
+    run_trials([trial], config, space, data, world, run, log)
+    return run.trial_json(trial.name)
+
+
+def retrain(
+    plan: RetrainPlan, config: ClickConfig, space: NasrecSpace, data: ClickData, world: World, run: RunDir, log: RunLog
+) -> Path:
+    """Returns the winner's folder."""
+    settings = config.retrain
+    seeds = settings.seeds if plan.seeds is None else plan.seeds
+    groups, others, first, tuned = first_trials(plan, config, space, data, run)
+    log.line(f"beside the search's networks: {', '.join(other.name for other in others) or 'no baseline'}")
+    rate, grid = settings.recipe.learning_rate, grid_of(config)
     records = run_trials([*first, *tuned], config, space, data, world, run, log)
     again = [replace(trial, learning_rate=grid[0]) for trial in first if records[trial.name]["diverged"] is not None]
     records |= run_trials(again, config, space, data, world, run, log)
@@ -151,15 +194,18 @@ def run_trials(
         if finished(trial, config, data, run) is None
         or (trial == deliverable and not handed_over(trial, config, data, run))
     ]
-    (missing, *_) = gather_objects(missing, world)  # another process may see the first results already
+    missing = of_main(missing, world)  # another process may see the first results already
     mine = missing[world.rank :: world.size]
-    for trial in log.progress(mine, len(mine), "training"):
-        trained = train(trial, config, space, data, run, world.device)
-        if trial == deliverable and trained.record["diverged"] is None:
-            hand_over(trial, trained.network, trained.tables, trained.record, config, space, data, run)
-        keep(trial, trained, run)
+
+    def run_one(trial: Trial) -> None:
+        with claimed(run.claim_json(f"training-{trial.name}"), f"the training of {trial.name}"):
+            trained = train(trial, config, space, data, run, world, log)
+            if trial == deliverable and trained.record["diverged"] is None:
+                hand_over(trial, trained.network, trained.tables, trained.record, config, space, data, run)
+            keep(trial, trained, run)
         log.line(f"{trial.name}: {shown_loss(trained.record)}")
-    barrier(world)
+
+    together(lambda: unless_stopped(mine, run_one, world), world)
     records = {}
     for trial in trials:
         record = finished(trial, config, data, run)

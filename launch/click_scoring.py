@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -24,17 +23,18 @@ from subshot.launch.click_config import ClickConfig, ClickScoreConfig
 from subshot.launch.click_data import ClickData
 from subshot.launch.domain import Scorer
 from subshot.launch.run_log import RunLog
+from subshot.launch.scoring import shared_evaluator
 from subshot.proxies.base import Probe, ProxyUndefined
 from subshot.proxies.sigeo import SigeoMoments, SigeoTerms, SigeoWeights, combine, moments_of, sigeo_terms
 from subshot.proxies.sigeo_reference import reference_terms
-from subshot.search.evaluator import Cached, FunctionEvaluator, Infeasible, Score, Sharded, TermScore
+from subshot.search.evaluator import Infeasible, Score, TermScore
 from subshot.search.ranking import kendall
 from subshot.search.sampling import Sampler
 from subshot.supernet.base import Bound
 from subshot.supernet.nasrec_network import Inputs, NasrecNetwork
 from subshot.supernet.nasrec_supernet import NasrecSupernet
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, gather_objects
+from subshot.train.dist import World, together, unless_stopped
 from subshot.train.run_dir import RunDir, write_json
 from subshot.train.tables import Tables
 
@@ -103,7 +103,7 @@ def make_scorer(
         name = f"SiGeo as the public code computes it, on {score.batches} batches"
     else:
         log.line(f"measuring {score.population} random networks, over which the terms are standardised")
-        population = measured_population(supernet, probe, sampler, score.population, config.seed, world)
+        population = measured_population(supernet, probe, sampler, score.population, config.seed, world, log)
         moments = moments_of(population)
         if world.is_main and not run.score_json.is_file():
             write_json(run.score_json, asdict(moments))
@@ -116,11 +116,8 @@ def make_scorer(
             f"{score.kind} on {score.batches} batches: {weights.zico:g} z(zico) + {weights.fisher_rao:g} "
             f"z(log Fisher-Rao) - {weights.loss:g} z(loss), z over {score.population} random networks"
         )
-    gather = partial(gather_objects, world=world)
-    evaluator = Sharded(
-        FunctionEvaluator(function), world.rank, world.size, gather, lambda g: supernet.space.cost(g).macs
-    )
-    return Scorer(name, Cached(evaluator), None, caution)
+    evaluator = shared_evaluator(function, lambda g: supernet.space.cost(g).macs, world, run, log)
+    return Scorer(name, evaluator, None, caution)
 
 
 def embedded(batch: ClickBatch, tables: Tables, device: torch.device) -> Embedded:
@@ -144,28 +141,30 @@ def why_only_a_count(scores: Sequence[float], population: Sequence[SigeoTerms]) 
 
 
 def measured_population(
-    supernet: NasrecSupernet, probe: Probe, sampler: Sampler, count: int, seed: int, world: World
+    supernet: NasrecSupernet, probe: Probe, sampler: Sampler, count: int, seed: int, world: World, log: RunLog
 ) -> list[SigeoTerms]:
     """The terms of seeded random networks, over which they are standardised; the work is shared among the processes.
 
-    Networks whose terms are undefined are left out.
+    Networks whose terms are undefined are left out. The order is that of the draw, on any number of processes.
     """
     genotypes = sampler.draw(np.random.default_rng([seed, count]), count)
-    mine = []
-    for genotype in genotypes[world.rank :: world.size]:
+
+    def measured(genotype: Genotype) -> SigeoTerms | None:
         try:
-            mine.append(sigeo_terms(Bound(supernet, genotype), probe))
+            return sigeo_terms(Bound(supernet, genotype), probe)
         except ProxyUndefined:
-            continue
-    gathered = gather_objects(mine, world)
-    longest = max(len(part) for part in gathered)
-    ordered = [part[turn] for turn in range(longest) for part in gathered if turn < len(part)]
-    if len(ordered) < 2:
+            return None
+
+    share = log.beating(genotypes[world.rank :: world.size], "measuring the population")
+    shares = together(lambda: unless_stopped(share, measured, world), world)
+    ordered = [shares[place % world.size][place // world.size] for place in range(count)]
+    defined = [terms for terms in ordered if terms is not None]
+    if len(defined) < 2:
         raise ValueError(
-            f"SiGeo is defined for {len(ordered)} of {count} random networks, so its terms cannot be standardised; "
+            f"SiGeo is defined for {len(defined)} of {count} random networks, so its terms cannot be standardised; "
             "warm the supernet up (--warmup.fraction) or choose another --score.kind"
         )
-    return ordered
+    return defined
 
 
 @dataclass(frozen=True)

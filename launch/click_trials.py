@@ -15,13 +15,17 @@ from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import Trial, build
 from subshot.launch.click_data import ClickData
 from subshot.launch.config import differences, to_json
+from subshot.launch.manifest import hash_of
+from subshot.launch.run_log import RunLog
 from subshot.supernet.nasrec import NasrecSpace
+from subshot.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from subshot.train.click_metrics import click_metrics, entropy
 from subshot.train.click_task import click_task
 from subshot.train.dist import World
-from subshot.train.fit import fit
+from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.recipe import make_optimizer
 from subshot.train.run_dir import RunDir, read_json, replacing, write_json
+from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.tables import Tables, TablesConfig, build_tables
 
 DIVERGED = 10.0
@@ -66,14 +70,16 @@ def finished(trial: Trial, config: ClickConfig, data: ClickData, run: RunDir) ->
 
 
 def train(
-    trial: Trial, config: ClickConfig, space: NasrecSpace, data: ClickData, run: RunDir, device: torch.device
+    trial: Trial, config: ClickConfig, space: NasrecSpace, data: ClickData, run: RunDir, world: World, log: RunLog
 ) -> Trained:
-    """Trains in this process alone, for one recipe's length.
+    """Trains in this process alone, for one recipe's length, from its last checkpoint where there is one. Raises
+    Preempted, after a checkpoint, at a signal.
 
     A training that ends with a loss that is not finite, or ten times that of predicting the base rate, has diverged:
     its record says so, and the other learning rates of the grid go on.
     """
-    alone = World(0, 1, device)
+    device = world.device
+    alone = World(0, 1, device, world.marks)
     seed = config.seed + 1000 * (trial.seed + 1)
     network, width, small = build(trial.contender, space, seed, config.retrain.layer_norm)
     network.to(device)
@@ -93,12 +99,24 @@ def train(
     loader = ClickLoader(split, batch_size=settings.batch_size, num_shards=1, seed=seed, max_rows_per_table=cap)
     recipe = replace(settings.recipe, learning_rate=trial.learning_rate)
     optimizer = make_optimizer(network, list(network.parameters()), recipe)
-    losses, diverged = [], None
+    total, kept_for = recipe.epochs * loader.steps_per_epoch, hash_of(trial_settings(trial, config, data))
+    start, losses, diverged = 0, [], None
+    state = load_checkpoint(run.checkpoints, trial.name, alone, log.line, torch.device("cpu"))
+    if state is not None and state["settings"] == kept_for:
+        start, losses = restore_state(state, network, optimizer), state["losses"].tolist()
+        tables.load_state(state["tables"])
+        log.line(f"{trial.name}: continues after step {start}")
+    steps = fit(lambda step: network, optimizer, loader, recipe, click_task(tables, device), alone, 1, start, seed)
     try:
-        for result in fit(
-            lambda step: network, optimizer, loader, recipe, click_task(tables, device), alone, 1, 0, seed
-        ):
+        for result in log.progress(steps, total, f"training {trial.name}", start):
             losses.append(result.loss)
+            if result.save and len(losses) < total:
+                state = checkpoint_state(len(losses), network, optimizer) | {"tables": tables.state()}
+                state |= {"losses": torch.tensor(losses, dtype=torch.float64), "settings": kept_for}
+                save_checkpoint(run.checkpoints, trial.name, len(losses), state)
+                world.marks.saved()
+            if result.stop and len(losses) < total:
+                raise Preempted(stopped_at(world.marks, f"step {len(losses)} of {total} of {trial.name}"))
     except FloatingPointError as error:
         diverged = f"step {len(losses)}: {error}"
     last = float(np.mean(losses[-50:])) if losses else math.nan
@@ -127,8 +145,9 @@ def train(
 
 
 def keep(trial: Trial, trained: Trained, run: RunDir) -> None:
-    """Writes the record, last of all files: a trial that has it is finished."""
+    """Writes the record, last of all files: a trial that has it is finished, and needs no checkpoint."""
     write_json(run.trial_json(trial.name), trained.record)
+    remove_checkpoints(run.checkpoints, trial.name)
 
 
 @torch.no_grad()

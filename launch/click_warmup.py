@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from subshot.data.clicks import ClickLoader
 from subshot.launch.click_config import ClickWarmupConfig
 from subshot.launch.run_log import RunLog
 from subshot.supernet.nasrec_supernet import NasrecSupernet
+from subshot.train.checkpoint import load_checkpoint, read_weights, save_checkpoint
 from subshot.train.click_metrics import entropy
 from subshot.train.click_paths import PathSampling, click_path_at
 from subshot.train.click_task import click_task
@@ -18,8 +19,10 @@ from subshot.train.dist import World, barrier
 from subshot.train.fit import fit
 from subshot.train.run_dir import RunDir, replacing
 from subshot.train.sliced_adagrad import SlicedAdagrad
+from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.tables import Tables
 
+CHECKPOINT = "warmup"
 LOG_EVERY_STEPS = 10
 
 
@@ -43,7 +46,7 @@ def warm_up(
     total = config.recipe.epochs * loader.steps_per_epoch
     sampling = PathSampling(round(config.full_path_share * total), config.connections)
     optimizer = SlicedAdagrad(dict(supernet.named_parameters()), config.recipe.learning_rate, config.recipe.eps)
-    start = restore(supernet, optimizer, tables, run)
+    start, losses = restore(supernet, optimizer, tables, world, run, log)
     if start:
         log.line(f"warm-up continues after step {start}")
     log.line(
@@ -59,7 +62,7 @@ def warm_up(
     steps = fit(
         path_at, optimizer, loader, config.recipe, click_task(tables, world.device), world, num_shards, start, seed
     )
-    recent: deque[float] = deque(maxlen=config.stuck_steps)
+    recent = deque(losses, maxlen=config.stuck_steps)
     saved, rows, seconds = start, 0, 0.0
     try:
         for result in log.progress(steps, total, "warm-up", start):
@@ -74,12 +77,14 @@ def warm_up(
                     f"the mean loss of {config.stuck_steps} steps is {sum(recent) / len(recent):.4f}, and predicting "
                     f"the base rate gives {entropy(base_rate):.4f}"
                 )
-            if done % config.checkpoint_steps == 0 and done < total:
-                checkpoint(done, supernet, optimizer, tables, world, run)
+            if (result.save or done % config.checkpoint_steps == 0) and done < total:
+                checkpoint(done, list(recent), supernet, optimizer, tables, world, run)
                 saved = done
                 log.line(f"step {done}: loss {sum(recent) / len(recent):.4f} (mean of {len(recent)} steps)")
+            if result.stop and done < total:
+                raise Preempted(stopped_at(world.marks, f"step {done} of {total} of the warm-up"))
     except FloatingPointError as error:
-        kept = f"rolled back to step {saved}, which is in {run.warmup_checkpoint}" if saved else "no step was kept"
+        kept = f"rolled back to step {saved}, which is in {run.checkpoints}" if saved else "no step was kept"
         raise ValueError(
             f"the warm-up diverged: {error}; {kept}; begin a new run with a lower --warmup.recipe.learning-rate "
             f"(now {config.recipe.learning_rate:g})"
@@ -99,29 +104,40 @@ def warm_up(
 
 
 def checkpoint(
-    step: int, supernet: NasrecSupernet, optimizer: SlicedAdagrad, tables: Tables, world: World, run: RunDir
+    step: int,
+    recent_losses: list[float],
+    supernet: NasrecSupernet,
+    optimizer: SlicedAdagrad,
+    tables: Tables,
+    world: World,
+    run: RunDir,
 ) -> None:
     state = {
         "step": step,
+        "recent_losses": torch.tensor(recent_losses, dtype=torch.float64),
         "supernet": supernet.state_dict(),
         "optimizer": optimizer.state_dict(),
         "tables": tables.state(),
     }
     if world.is_main:
-        with replacing(run.warmup_checkpoint) as temporary:
-            torch.save(state, temporary)
+        save_checkpoint(run.checkpoints, CHECKPOINT, step, state)
+    world.marks.saved()
     barrier(world)
 
 
-def restore(supernet: NasrecSupernet, optimizer: SlicedAdagrad, tables: Tables, run: RunDir) -> int:
-    """Puts the run's checkpoint back, where there is one; returns the number of steps that are done."""
-    if not run.warmup_checkpoint.is_file():
-        return 0
-    state = torch.load(run.warmup_checkpoint, map_location="cpu", weights_only=True)
+def restore(
+    supernet: NasrecSupernet, optimizer: SlicedAdagrad, tables: Tables, world: World, run: RunDir, log: RunLog
+) -> tuple[int, list[float]]:
+    """Puts the run's checkpoint back, where there is one; returns the number of steps that are done, and the losses
+    that
+    are still looked at."""
+    state = load_checkpoint(run.checkpoints, CHECKPOINT, world, log.line, torch.device("cpu"))
+    if state is None:
+        return 0, []
     supernet.load_state_dict(state["supernet"])
     optimizer.load_state_dict(state["optimizer"])
     tables.load_state(state["tables"])
-    return int(state["step"])
+    return int(state["step"]), state["recent_losses"].tolist()
 
 
 def save(supernet: NasrecSupernet, tables: Tables, world: World, run: RunDir) -> None:
@@ -136,7 +152,7 @@ def save(supernet: NasrecSupernet, tables: Tables, world: World, run: RunDir) ->
 
 def load(supernet: NasrecSupernet, tables: Tables, run: RunDir) -> None:
     """The inverse of `save`, at any number of processes."""
-    state = load_file(run.supernet)
+    state = read_weights(run.supernet)
     parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "tables": {}}
     for name, value in state.items():
         part, rest = name.split(".", 1)

@@ -111,6 +111,9 @@ class ScoreConfig:
     """Training images whose statistics recalibrate a subnet's BatchNorms; the same for every candidate."""
     validation_images: int = 0
     """Held-out training images that score a subnet; 0: all of them."""
+    share: Literal["candidates", "images"] = "candidates"
+    """one_shot, over several processes: each evaluates other subnets, or all of them one subnet on parts of the images,
+    for subnets that take long or fill a GPU."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from subshot.launch.correlate_scores import (
     score_all,
     write_scores,
 )
+from subshot.launch.job import claimed_by_main
 from subshot.proxies import PROXIES
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.run_dir import file_digest, replacing, write_json
@@ -71,6 +72,8 @@ class CorrelateArguments:
     """Of the bootstrap."""
     threads: int = 1
     """torch threads a process. One makes scores independent of the number of processes, bit for bit."""
+    timeout_minutes: float = 1440.0
+    """How long a process that has scored its share waits for the others."""
     scores: Path | None = None
     """A CSV, plain or gzip, with a column index and columns of scores: judged without measuring anything. Columns that
     are no proxies of subshot are taken as higher is better."""
@@ -142,8 +145,9 @@ def measured(
     warmup = read_warmup(arguments.data, settings, world.device)
     digests = {f"{name}_sha256": file_digest(arguments.data / name) for name in BENCHMARKS[arguments.benchmark][1]}
     manifest = {**asdict(settings), "proxies": list(names), "device": world.device.type, **digests}
-    open_folder(folder, manifest, world)
-    found = score_all(benchmark, rows, settings, batches, warmup, folder, world)
+    with claimed_by_main(folder.claim_json, f"launch/correlate.py in {folder.root}", world):
+        open_folder(folder, manifest, world)
+        found = score_all(benchmark, rows, settings, batches, warmup, folder, world)
     if world.is_main:
         write_scores(folder.scores_csv, benchmark, found, names)
     lines = list(found.values())
@@ -211,7 +215,7 @@ def main() -> int:
 
     def command() -> None:
         arguments = tyro.cli(CorrelateArguments, prog="launch/correlate.py", description=__doc__)
-        with joined_world() as world:
+        with joined_world(arguments.timeout_minutes) as world:
             correlate(arguments, world)
 
     return run_command(command, lambda: rank == 0, go_on())

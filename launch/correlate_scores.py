@@ -29,7 +29,7 @@ from subshot.proxies import PROXIES, measure
 from subshot.search.evaluator import deal
 from subshot.supernet import BENCHMARK_SPACES
 from subshot.supernet.nasbench201 import from_string, is_live
-from subshot.train.dist import World, barrier
+from subshot.train.dist import World, barrier, together, unless_stopped
 from subshot.train.run_dir import append_jsonl, read_json, read_jsonl, replacing, truncate_jsonl, write_json
 
 MEAN = (125.3 / 255, 123.0 / 255, 113.9 / 255)
@@ -126,6 +126,10 @@ class CorrelationDir:
     @property
     def manifest_json(self) -> Path:
         return self.root / "manifest.json"
+
+    @property
+    def claim_json(self) -> Path:
+        return self.root / "claim.json"
 
     def part(self, rank: int) -> Path:
         return self.root / "parts" / f"{rank}.jsonl"
@@ -281,16 +285,22 @@ def score_all(
     folder: CorrelationDir,
     world: World,
 ) -> dict[int, dict[str, Any]]:
-    """Scores the entries that no part holds yet, dealt to the ranks by MACs, and returns the lines of all of them."""
+    """Scores the entries that no part holds yet, dealt to the ranks by MACs, and returns the lines of all of them.
+
+    Raises Preempted, between two networks, at a signal.
+    """
     done = read_parts(folder)
     left = [row for row in rows if int(benchmark.index[row]) not in done]
     barrier(world)  # every rank has read the parts before one of them grows
     macs = benchmark.costs["macs"]
     shares = deal([(row,) for row in left], world.size, lambda entry: float(macs[entry[0]]))
     mine = [left[place] for place in shares[world.rank]]
-    for row in tqdm(mine, desc="networks", disable=None if world.is_main else True):
+    shown = tqdm(mine, desc="networks", disable=None if world.is_main else True)
+
+    def score(row: int) -> None:
         append_jsonl(folder.part(world.rank), [score_network(benchmark, row, settings, batches, warmup)])
-    barrier(world)
+
+    together(lambda: unless_stopped(shown, score, world), world)
     return read_parts(folder)
 
 

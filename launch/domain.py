@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from subshot.launch.click_config import ClickConfig
-from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig, from_json
+from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig, differences, from_json, to_json
+from subshot.launch.manifest import Element, Manifest
 from subshot.launch.presets import PRESETS
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Evaluator
@@ -19,6 +20,9 @@ from subshot.search.sampling import Sampler
 from subshot.supernet.space import Additive, Genotype, SearchSpace
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir, read_json
+
+RUN_SCHEMA_VERSION = 2
+"""Of what a run's files mean. One that was begun with another is not gone on with unless that is accepted."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,6 @@ class RetrainPlan:
     top: int | None = None
     controls: int | None = None
     seeds: int | None = None
-    index: int | None = None
 
 
 class Networks(Protocol):
@@ -65,6 +68,10 @@ class Domain(Networks, Protocol):
         """One line on the data."""
         ...
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What the data are, whatever their folder is called: JSON, equal for equal data."""
+        ...
+
     def warm(self, run: RunDir, log: RunLog) -> Any:
         """The warm supernet: trained now, from a checkpoint on, or read from the run folder where it is there. None
         where networks are scored without one."""
@@ -72,8 +79,17 @@ class Domain(Networks, Protocol):
 
     def scorer(self, supernet: Any, run: RunDir, log: RunLog) -> Scorer: ...
 
+    def manifest(self, plan: RetrainPlan, run: RunDir) -> Manifest:
+        """The trainings of a finished search that do not depend on one another."""
+        ...
+
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        """Trains the best of a finished search from scratch; returns the winner's folder."""
+        """Trains the best of a finished search from scratch; returns the winner's folder. What elements of an array
+        have trained is kept."""
+        ...
+
+    def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
+        """One training of the manifest; returns what it left."""
         ...
 
 
@@ -107,6 +123,11 @@ def open_domain(config: RunConfig, world: World) -> Domain:
     return DOMAINS[type(config)](config, world)
 
 
+def saved_form(config: RunConfig) -> dict[str, Any]:
+    """What config.json holds: the configuration, and the schema of the run folder that it was written with."""
+    return {"schema_version": RUN_SCHEMA_VERSION, **to_json(config)}
+
+
 def read_config(run: RunDir) -> RunConfig:
     """The configuration of a run. Raises ValueError where it does not fit this version of subshot."""
     record = read_json(run.config_json)
@@ -115,4 +136,17 @@ def read_config(run: RunDir) -> RunConfig:
         raise ValueError(
             f"{run.config_json}: there is no preset {preset!r} in this version of subshot; start a new run"
         )
+    record.pop("schema_version", None)
     return from_json(type(PRESETS[preset]()), record, str(run.config_json))
+
+
+def require_same_data(run: RunDir, found: dict[str, Any], accept: tuple[str, ...]) -> None:
+    """Raises ValueError where the data are not those that the run was begun with, but for accepted differences."""
+    begun_with = read_json(run.data_json) if run.data_json.is_file() else {}
+    changed = [line for line in differences(begun_with, found, "data") if line.split(":")[0] not in accept]
+    if changed:
+        names = " ".join(line.split(":")[0] for line in changed)
+        raise ValueError(
+            f"the data are not those that {run.root} was begun with ({'; '.join(changed)}); give the same ones, "
+            f"or, where the change is meant, add --accept {names}"
+        )

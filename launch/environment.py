@@ -14,7 +14,7 @@ from subshot.train.dist import World
 PACKAGES = ("torch", "numpy", "deap", "nvidia-dali-cuda130", "scipy", "safetensors")
 
 
-def describe_environment(world: World) -> dict[str, Any]:
+def describe_environment(config: Any, world: World) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -26,5 +26,16 @@ def describe_environment(world: World) -> dict[str, Any]:
         else platform.processor(),
         "cpu_cores": os.cpu_count(),
         "threads_per_process": torch.get_num_threads(),
-        "gradient_sum": "fixed order over virtual shards",
+        "gradient_sum": gradient_sum(config),
     }
+
+
+def gradient_sum(config: Any) -> str:
+    """How the warm-up's gradients of several processes become one: whether their number can matter."""
+    if not hasattr(config, "warmup"):
+        return "no warm-up"
+    if config.warmup.recipe.gradient_sum == "all_reduce":
+        return "one flat all-reduce: equal to rounding on another number of processes"
+    if getattr(getattr(config, "tables", None), "sharding", "none") == "dmp":
+        return "networks in fixed order, tables by DistributedModelParallel: equal to rounding on another number"
+    return "fixed order over virtual shards: the same bits on any number of processes (CPU, one thread each)"

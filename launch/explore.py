@@ -16,7 +16,7 @@ import numpy as np
 from subshot.launch.config import RunConfig
 from subshot.launch.domain import Networks, Scorer
 from subshot.launch.run_log import RunLog
-from subshot.search.evaluator import Score, TermScore
+from subshot.search.evaluator import Infeasible, Score, TermScore
 from subshot.search.evolution import EvolutionConfig, State, ask, init, random_search, tell, why_finished
 from subshot.search.history import Candidate, Proposal
 from subshot.search.knapsack import optimum
@@ -24,8 +24,9 @@ from subshot.search.objectives import Constraint, Limit
 from subshot.search.sampling import LegalSampler, Sampler
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Additive, Genotype, describe
-from subshot.train.dist import World, barrier
-from subshot.train.run_dir import RunDir, append_jsonl, json_line, read_json, read_jsonl, replacing, write_json
+from subshot.train.dist import World, barrier, stop_agreed
+from subshot.train.run_dir import RunDir, append_jsonl, json_line, read_json, replacing, whole_rows, write_json
+from subshot.train.stopping import Preempted, stopped_at
 
 SAME_COST = 0.05
 
@@ -34,14 +35,15 @@ def explore(config: RunConfig, networks: Networks, scorer: Scorer, world: World,
     """Runs or resumes both searches, and writes history.jsonl, state.json and summary.json."""
     log.line(f"score: {scorer.name}; {config.evolution.budget} candidates each for evolution and the random control")
     searches = {"evolution": config.evolution, "random": random_search(config.evolution)}
-    rows = read_jsonl(run.history_jsonl)
-    states = _saved_states(list(searches), config.seed, rows, run)
+    sampler = networks.sampler()
+    rows = whole_rows(run.history_jsonl, log.line)
+    states = _saved_states(searches, config.seed, sampler, rows, run, log)
+    barrier(world)
     if world.is_main:
         known = [row for method in states for row in rows if _is_known(row, method, states[method])]
         with replacing(run.history_jsonl) as temporary:
             temporary.write_text("".join(json_line(row) + "\n" for row in known), encoding="utf-8")
     barrier(world)
-    sampler = networks.sampler()
     for method, settings in searches.items():
         states[method] = _run(method, settings, networks, sampler, scorer, states, world, run, log)
     if world.is_main:
@@ -53,16 +55,49 @@ def _is_known(row: dict[str, Any], method: str, state: State) -> bool:
     return bool(row["method"] == method and row["index"] < state.evaluated)
 
 
-def _saved_states(methods: list[str], seed: int, rows: list[dict[str, Any]], run: RunDir) -> dict[str, State]:
-    """Where each search stood when the run was last saved; at its beginning where it was not. Their seeds differ."""
-    saved = read_json(run.state_json) if run.state_json.is_file() else {}
+def _saved_states(
+    searches: dict[str, EvolutionConfig],
+    seed: int,
+    sampler: Sampler,
+    rows: list[dict[str, Any]],
+    run: RunDir,
+    log: RunLog,
+) -> dict[str, State]:
+    """Where each search stood when the run was last saved; at its beginning where it was not. Their seeds differ.
+
+    Where state.json is damaged, or knows of more than the history holds, the search is replayed from the history.
+    """
+    try:
+        saved = read_json(run.state_json) if run.state_json.is_file() else {}
+    except ValueError as error:
+        log.line(f"{error}; it is made anew from {run.history_jsonl}")
+        saved = dict.fromkeys(searches)
     states = {}
-    for offset, method in enumerate(methods):
-        states[method] = init(seed + offset)
+    for offset, (method, settings) in enumerate(searches.items()):
+        state = init(seed + offset)
+        theirs = [Candidate.from_json(row) for row in rows if row["method"] == method]
         if method in saved:
-            theirs = [Candidate.from_json(row) for row in rows if row["method"] == method]
-            states[method] = State.from_json(saved[method], theirs)
+            try:
+                state = State.from_json(saved[method], theirs)
+            except (ValueError, TypeError, KeyError) as error:
+                state = replayed(settings, sampler, state, theirs)
+                log.line(
+                    f"{run.state_json} does not fit the history ({error}); {method} goes on after the "
+                    f"{state.evaluated} candidates that do"
+                )
+        states[method] = state
     return states
+
+
+def replayed(settings: EvolutionConfig, sampler: Sampler, state: State, known: Sequence[Candidate]) -> State:
+    """The state after the whole generations of `known` that this search would have proposed itself, in order."""
+    while proposals := ask(settings, sampler, state):
+        theirs = known[state.evaluated : state.evaluated + len(proposals)]
+        if [c.genotype for c in theirs] != [p.genotype for p in proposals]:
+            break
+        scores = [Infeasible(c.reason or "") if c.score is None else c.score for c in theirs]
+        state = tell(settings, state, proposals, scores)
+    return state
 
 
 def _run(
@@ -92,6 +127,8 @@ def _run(
                 append_jsonl(run.history_jsonl, _rows(method, state.history[before:], scores, networks))
                 write_json(run.state_json, {name: known.to_json() for name, known in states.items()})
             yield from proposals
+            if stop_agreed(world):
+                raise Preempted(stopped_at(world.marks, f"{state.evaluated} candidates of {method}"))
 
     for _ in log.progress(generations(), settings.budget, method, state.evaluated):
         pass

@@ -99,6 +99,11 @@ class Record:
         return sorted({row["step"]: row[name] for row in self.metrics if row["stage"] == stage and name in row}.items())
 
 
+def metrics_files(run: RunDir) -> list[Path]:
+    """The run's own, and those of elements of arrays."""
+    return [run.metrics_jsonl, *sorted(run.part_metrics_jsonl("x").parent.glob("*.jsonl"))]
+
+
 def read_record(run: RunDir) -> Record:
     """Raises ValueError where there is no run, or a file of it is not what it should be."""
     if not run.root.is_dir():
@@ -116,7 +121,7 @@ def read_record(run: RunDir) -> Record:
         environment=json_of(run.environment_json),
         summary=json_of(run.summary_json),
         history=history,
-        metrics=read_jsonl(run.metrics_jsonl),
+        metrics=[row for path in metrics_files(run) for row in read_jsonl(path)],
         indicators=json_of(run.indicators_json),
         spectrum=json_of(run.spectrum_json),
         winners=[dict(read_json(run.winner(name).metrics_json)) for name in run.winner_names()],

@@ -1,4 +1,5 @@
-"""Train the best networks of a run from scratch: [torchrun] launch/retrain.py RUN [--top K] [--controls R] [--index I].
+"""Train the best networks of a run from scratch: [torchrun] launch/retrain.py RUN [--top K] [--controls R] [--seeds N]
+[--freeze | --index I].
 
 Beside the winners it trains random networks of the winner's cost, so that the gain of the search shows on untouched
 data. Each result is a folder below RUN/winners; finished ones are kept, a stopped one goes on from its last checkpoint.
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 import tyro
 
-from subshot.launch.cli import go_on, run_command
-from subshot.launch.domain import RetrainPlan, open_domain, read_config
+from subshot.launch.cli import again, go_on, run_command
+from subshot.launch.domain import RetrainPlan, open_domain, read_config, require_same_data
+from subshot.launch.job import job
+from subshot.launch.manifest import element_of, freeze
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
 from subshot.train.dist import World, barrier, joined_world
@@ -37,11 +40,19 @@ class RetrainArguments:
     seeds: int | None = None
     """Trainings of each that is tested, from different initial weights and orders; None: 1 for images, 3 for CTR."""
     index: int | None = None
-    """Only this line of the manifest, counted from 0: one element of a job array."""
+    """Only this line of the frozen manifest, counted from 0: one element of a job array."""
     epochs: int | None = None
     """Instead of the preset's; the schedule of the learning rate is rescaled to it."""
     data: Path | None = None
-    """Instead of the folder that the search used."""
+    """Instead of the folder that the search used; the same data elsewhere."""
+    freeze: bool = False
+    """Train nothing: write down, as manifest.json, what the elements of a job array will train."""
+    accept: tuple[str, ...] = ()
+    """Properties of the data that may differ from those of the search, each by the name that the refusal gives it."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is written at least so often; a kill without notice loses no more training than that."""
+    timeout_minutes: float = 30.0
+    """How long a process waits for another one before it gives up."""
 
     def __post_init__(self) -> None:
         for name, least in (("top", 1), ("controls", 0), ("seeds", 1)):
@@ -66,13 +77,29 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
         config = replace(config, data=arguments.data)
     torch.set_num_threads(config.threads)
     domain = open_domain(config, world)
-    plan = RetrainPlan(arguments.top, arguments.controls, arguments.seeds, arguments.index)
-    with RunLog(run, world.is_main) as log:
-        winner = domain.retrain(plan, run, log)
+    require_same_data(run, domain.fingerprint(), arguments.accept)
+    plan = RetrainPlan(arguments.top, arguments.controls, arguments.seeds)
+    if arguments.freeze:
+        manifest = domain.manifest(plan, run)
+        if world.is_main:
+            freeze(run, manifest)
+            print(len(manifest.elements))
+        return
+    index = arguments.index
+    name, element = "retrain", None
+    if index is not None:
+        name, element = f"retrain-{index}", element_of(run, domain.manifest(plan, run), index)
+    part = name if element is not None else None
+    with job(run, name, again(), world) as pulse, RunLog(run, world.is_main, pulse, part) as log:
+        if element is not None:
+            winner = domain.retrain_element(element, run, log)
+        else:
+            winner = domain.retrain(plan, run, log)
         barrier(world)
         if world.is_main:
-            write_report(run)
-            log.line(f"report: {run.report_html}")
+            if element is None:  # elements of an array run at the same time, and a report has one writer
+                write_report(run)
+                log.line(f"report: {run.report_html}")
             print(winner)
 
 
@@ -81,7 +108,7 @@ def main() -> int:
 
     def command() -> None:
         arguments = tyro.cli(RetrainArguments, prog="launch/retrain.py", description=__doc__)
-        with joined_world() as world:
+        with joined_world(arguments.timeout_minutes, arguments.checkpoint_minutes) as world:
             retrain(arguments, world)
 
     return run_command(command, lambda: rank == 0, go_on())

@@ -1,4 +1,4 @@
-"""Search for an architecture: torchrun launch/search.py PRESET --run-dir DIR [--data PATH] [--resume]
+"""Search for an architecture: torchrun launch/search.py PRESET --run-dir DIR [--data PATH] [--resume] [--dry-run]
 [--section.option VALUE ...]
 
 Warms the supernet up, ranks subnets, searches with regularised evolution beside a random control and, where the
@@ -9,7 +9,6 @@ sha256 of the history.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,18 @@ from typing import Annotated, Any, Generic, TypeVar
 import torch
 import tyro
 
-from subshot.launch.cli import USER_MISTAKE, run_command
-from subshot.launch.config import RunConfig, differences, to_json
-from subshot.launch.domain import open_domain, read_config
+from subshot.launch.cli import USER_MISTAKE, again, go_on, run_command
+from subshot.launch.config import RunConfig, differences
+from subshot.launch.domain import open_domain, read_config, saved_form
 from subshot.launch.environment import describe_environment
 from subshot.launch.explore import explore
+from subshot.launch.job import claimed_by_main, job
+from subshot.launch.plan import write_plan
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
 from subshot.train.dist import World, barrier, joined_world
-from subshot.train.run_dir import RunDir, file_digest, read_json, write_json
+from subshot.train.run_dir import RunDir, file_digest, read_json, remove_abandoned, write_json
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -41,6 +42,15 @@ class SearchArguments(Generic[C]):
     """The run folder; None: runs/<preset>."""
     resume: bool = False
     """Go on with the run in that folder, with the same settings; a finished one is only reported."""
+    accept: tuple[str, ...] = ()
+    """Settings and properties of the data that may differ from those that the run was begun with, each by the name that
+    the refusal gives it."""
+    dry_run: bool = False
+    """Print what the run would take, from a few timed steps, and leave no run."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is written at least so often; a kill without notice loses no more training than that."""
+    timeout_minutes: float = 30.0
+    """How long a process waits for another one before it gives up."""
 
     def run(self) -> RunDir:
         return RunDir(self.run_dir or Path("runs") / self.config.preset)
@@ -74,58 +84,80 @@ def summary(docstring: str | None) -> str:
     return " ".join((docstring or "").split("\n\n")[0].split()).split(": ", 1)[-1]
 
 
-def open_run(run: RunDir, config: RunConfig, resume: bool, world: World) -> None:
-    """Creates the run folder, or checks that the one that is there may be gone on with. Raises ValueError where not."""
-    wanted = to_json(config)
+def open_run(
+    run: RunDir, config: RunConfig, data: dict[str, Any], resume: bool, accept: tuple[str, ...], world: World
+) -> list[str]:
+    """Creates the run folder, or checks that the one that is there may be gone on with; returns the accepted changes.
+
+    data: the data's fingerprint. Raises ValueError, on every rank, with all that differs and is not accepted.
+    """
+    wanted, changes = saved_form(config), list[str]()
     if run.config_json.is_file():
         if not resume:
             raise ValueError(
                 f"{run.root} holds a run already; add --resume to go on with it, or choose another --run-dir"
             )
-        saved = read_json(run.config_json)
-        read_config(run)
-        changed = differences(saved, wanted)
-        if changed:
+        begun_with = read_json(run.data_json) if run.data_json.is_file() else {}
+        changes = differences(read_json(run.config_json), wanted) + differences(begun_with, data, "data")
+        refused = [change for change in changes if change.split(":")[0] not in accept]
+        if refused:
+            names = " ".join(change.split(":")[0] for change in refused)
             raise ValueError(
-                f"{run.root} was begun with other settings; resume with the same ones ({'; '.join(changed)})"
+                f"{run.root} was begun with other settings or data ({'; '.join(refused)}); resume with the same ones, "
+                f"or, where the change is meant, add --accept {names}"
             )
+        read_config(run)
+    elif accept:
+        raise ValueError(f"--accept {' '.join(accept)}: {run.root} holds no run that anything could differ from")
     barrier(world)
     if world.is_main:
+        remove_abandoned(run.root)
+        if changes:
+            for path in run.all_scores("search"):  # given under the old settings
+                path.unlink()
+        write_json(run.data_json, data)
         write_json(run.config_json, wanted)
-        write_json(run.environment_json, describe_environment(world))
+        write_json(run.environment_json, describe_environment(config, world))
     barrier(world)
+    return changes
 
 
 def search(arguments: SearchArguments[Any], world: World) -> None:
     config, run = arguments.config, arguments.run()
     torch.set_num_threads(config.threads)
     domain = open_domain(config, world)
-    open_run(run, config, arguments.resume, world)
-    with RunLog(run, world.is_main) as log:
-        log.line(f"{config.preset}: {world.size} process(es) on {world.device}; run folder {run.root}")
-        log.line(domain.summary)
-        scorer = domain.scorer(domain.warm(run, log), run, log)
-        if scorer.caution is not None:
-            log.line(f"caution: {scorer.caution}")
-        explore(config, domain, scorer, world, run, log)
-        barrier(world)
+    if arguments.dry_run:
+        plan = write_plan(config, domain, run, world)
         if world.is_main:
-            write_report(run)
-            log.line(f"report: {run.report_html}")
-            print(file_digest(run.history_jsonl))
+            print(plan)
+        return
+    with claimed_by_main(run.claim_json("search"), f"a search in {run.root}", world):
+        changes = open_run(run, config, domain.fingerprint(), arguments.resume, arguments.accept, world)
+        with job(run, "search", again("--resume"), world) as pulse, RunLog(run, world.is_main, pulse) as log:
+            log.line(f"{config.preset}: {world.size} process(es) on {world.device}; run folder {run.root}")
+            for change in changes:
+                log.line(f"accepted change: {change}")
+            log.line(domain.summary)
+            scorer = domain.scorer(domain.warm(run, log), run, log)
+            if scorer.caution is not None:
+                log.line(f"caution: {scorer.caution}")
+            explore(config, domain, scorer, world, run, log)
+            barrier(world)
+            if world.is_main:
+                write_report(run)
+                log.line(f"report: {run.report_html}")
+                print(file_digest(run.history_jsonl))
 
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
     rank = int(os.environ.get("RANK", "0"))
-    again = [argument for argument in sys.argv if argument != "--resume"]
-    resume = f"go on with: {shlex.join([*again, '--resume'])}"
 
     def command() -> None:
-        with joined_world() as world:
+        with joined_world(arguments.timeout_minutes, arguments.checkpoint_minutes) as world:
             search(arguments, world)
 
-    return run_command(command, lambda: rank == 0, resume)
+    return run_command(command, lambda: rank == 0, go_on("--resume"))
 
 
 if __name__ == "__main__":

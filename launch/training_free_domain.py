@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from subshot.launch.config import TrainingFreeConfig
 from subshot.launch.domain import RetrainPlan, Scorer
+from subshot.launch.manifest import Element, Manifest
 from subshot.launch.run_log import RunLog
 from subshot.launch.training_free_scoring import make_scorer, require_scorable
 from subshot.launch.training_free_space import BenchmarkNetworks, benchmark_builder
-from subshot.launch.vision import scan_images
-from subshot.launch.vision_retrain import retrain
+from subshot.launch.vision import fingerprint_of, scan_images
+from subshot.launch.vision_retrain import planned, retrain
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir
 
@@ -51,11 +53,23 @@ class TrainingFreeDomain(BenchmarkNetworks):
             f"{len(self.train.classes)} classes{left_out}"
         )
 
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint_of(self.train, self.val)
+
     def warm(self, run: RunDir, log: RunLog) -> None:
         log.line("no warm-up: networks are scored at their initialisation")
 
     def scorer(self, supernet: Any, run: RunDir, log: RunLog) -> Scorer:
         return make_scorer(self.config, self, self.train, self.world, run, log)
 
+    def manifest(self, plan: RetrainPlan, run: RunDir) -> Manifest:
+        return planned(plan, self.config, self.fingerprint(), run)
+
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        return retrain(plan, self.config, self.space, benchmark_builder(self.space), self.world, run, log)
+        return self._train(self.manifest(plan, run).elements, run, log)
+
+    def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
+        return self._train([element], run, log)
+
+    def _train(self, elements: Sequence[Element], run: RunDir, log: RunLog) -> Path:
+        return retrain(elements, self.config, self.space, benchmark_builder(self.space), self.world, run, log)

@@ -20,15 +20,16 @@ from subshot.launch.cli import nearest
 from subshot.launch.config import ProxyScoreConfig, TrainingFreeConfig
 from subshot.launch.domain import Scorer
 from subshot.launch.run_log import RunLog
+from subshot.launch.scoring import shared_evaluator
 from subshot.launch.training_free_space import BenchmarkNetworks, initialised
 from subshot.launch.vision import eval_loader, first_images
 from subshot.proxies import PROXIES, Proxy, ProxyUndefined, measure, plan
 from subshot.search.aggregation import AGGREGATIONS, VKDNW_COLUMNS, Ensemble
-from subshot.search.evaluator import Cached, FunctionEvaluator, Infeasible, Score, Sharded, TermScore, deal
+from subshot.search.evaluator import Infeasible, Score, TermScore, deal
 from subshot.search.ranking import kendall
 from subshot.supernet.network_space import NetworkSpace
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, gather_objects
+from subshot.train.dist import World, together, unless_stopped
 from subshot.train.run_dir import RunDir, read_json, write_json
 
 Columns = Mapping[str, Sequence[float]]
@@ -119,9 +120,7 @@ def make_scorer(
             return Infeasible("; ".join(reasons))
         return TermScore(join(terms), terms)
 
-    gather = partial(gather_objects, world=world)
-    evaluator = Sharded(FunctionEvaluator(function), world.rank, world.size, gather, lambda g: cost(g).macs)
-    return Scorer(name, Cached(evaluator), None, caution)
+    return Scorer(name, shared_evaluator(function, lambda g: cost(g).macs, world, run, log), None, caution)
 
 
 def read_batches(config: TrainingFreeConfig, train: ImageFolder, world: World) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -159,8 +158,9 @@ def reference(
         genotypes = networks.sampler().draw(np.random.default_rng([measurement.seed, count]), count)
         macs = [networks.costs(genotype)["macs"] for genotype in genotypes]
         shares = deal(genotypes, world.size, lambda genotype: networks.costs(genotype)["macs"])
-        mine = [measurement(genotypes[index]) for index in shares[world.rank]]
-        gathered = gather_objects(mine, world)  # every process has looked for score.json before one of them writes it
+        share = log.beating([genotypes[index] for index in shares[world.rank]], "measuring the population")
+        # Every process has looked for score.json before one of them writes it.
+        gathered = together(lambda: unless_stopped(share, measurement, world), world)
         dealt = [index for share in shares for index in share]
         found = dict(zip(dealt, [row for part in gathered for row in part], strict=True))
         values = {name: [found[index][name] for index in range(count)] for name in names}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -100,6 +100,15 @@ def open_images(config: VisionConfig, world: World) -> Images:
     """The splits of a supernet's run; raises as `scan_images` does."""
     train, val = scan_images(config, world)
     return Images(*split_train(train, config.images.search_fraction, config.seed), val)
+
+
+def fingerprint_of(*folders: ImageFolder) -> dict[str, Any]:
+    """What the images of some splits are, by their names and sizes."""
+    return {
+        "classes": len(folders[0].classes),
+        "images": {folder.split: len(folder) for folder in folders},
+        "sha256": {folder.split: folder.fingerprint for folder in folders},
+    }
 
 
 def make_space(config: SpaceConfig, classes: int) -> ChainSpace:

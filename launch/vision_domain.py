@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from subshot.launch.config import VisionConfig
 from subshot.launch.domain import RetrainPlan, Scorer
+from subshot.launch.manifest import Element, Manifest
 from subshot.launch.run_log import RunLog
 from subshot.launch.spectra import measure_spectra
 from subshot.launch.vision import (
     Images,
     chain_builder,
+    fingerprint_of,
     make_constraints,
     make_space,
     make_supernet,
     open_images,
     warmup_loader,
 )
-from subshot.launch.vision_retrain import retrain
+from subshot.launch.vision_retrain import planned, retrain
 from subshot.launch.vision_scoring import make_scorer, require_scorable
 from subshot.launch.vision_warmup import warm_up
 from subshot.search.objectives import Constraint, Limit
@@ -28,6 +29,7 @@ from subshot.search.sampling import LegalSampler
 from subshot.supernet.indicators import read_indicators
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Genotype
+from subshot.train.checkpoint import read_weights
 from subshot.train.dist import World, barrier
 from subshot.train.run_dir import RunDir, read_json, write_json
 
@@ -64,11 +66,14 @@ class VisionDomain(VisionNetworks):
     def summary(self) -> str:
         return summary_of(self.images)
 
+    def fingerprint(self) -> dict[str, Any]:
+        return fingerprint_of(self.images.train, self.images.search, self.images.val)
+
     def warm(self, run: RunDir, log: RunLog) -> ChainSupernet:
         config, world = self.config, self.world
         supernet = make_supernet(config.supernet, self.space, config.seed, world.device)
         if run.supernet.is_file():
-            supernet.load_state_dict(load_file(run.supernet, device=str(world.device)))
+            supernet.load_state_dict(read_weights(run.supernet, world.device))
             log.line("the supernet is warm already")
         else:
             if world.is_main:
@@ -83,11 +88,21 @@ class VisionDomain(VisionNetworks):
         return supernet
 
     def scorer(self, supernet: Any, run: RunDir, log: RunLog) -> Scorer:
-        return make_scorer(self.config, supernet, self.images, self.world, run)
+        return make_scorer(self.config, supernet, self.images, self.world, run, log)
+
+    def manifest(self, plan: RetrainPlan, run: RunDir) -> Manifest:
+        return planned(plan, self.config, self.fingerprint(), run)
 
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        build = chain_builder(self.config.retrain, self.space)
-        return retrain(plan, self.config, self.space, build, self.world, run, log)
+        return self._train(self.manifest(plan, run).elements, run, log)
+
+    def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
+        return self._train([element], run, log)
+
+    def _train(self, elements: Sequence[Element], run: RunDir, log: RunLog) -> Path:
+        return retrain(
+            elements, self.config, self.space, chain_builder(self.config.retrain, self.space), self.world, run, log
+        )
 
 
 def summary_of(images: Images) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import nn
 from subshot.data.image_folder import ImageFolder
 from subshot.launch.config import ImageRunConfig, differences, to_json
 from subshot.launch.domain import RetrainPlan
+from subshot.launch.job import claimed_by_main
+from subshot.launch.manifest import Element, Manifest, hash_of, numbered
 from subshot.launch.run_log import RunLog
 from subshot.launch.vision import (
     Builder,
@@ -25,42 +27,55 @@ from subshot.launch.vision import (
     scan_images,
 )
 from subshot.launch.vision_winner import write_winner
-from subshot.supernet.space import Genotype, validated
+from subshot.supernet.space import validated
+from subshot.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from subshot.train.dist import World, barrier
 from subshot.train.ema import RunningAverage
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.recipe import make_optimizer
-from subshot.train.run_dir import RunDir, WinnerDir, read_json, replacing, write_json
+from subshot.train.run_dir import RunDir, WinnerDir, read_json
+from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.task import image_task
 
+CHECKPOINT = "retrain"
 GOLDEN_IMAGES = 8
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training: a line of the manifest. role: winner or control."""
-
-    name: str
-    role: str
-    genotype: Genotype
-    seed: int
-    search_score: float | None
-
-
-def manifest(summary: dict[str, Any], top: int, controls: int, seeds: int) -> list[Job]:
+def manifest(summary: dict[str, Any], top: int, controls: int, seeds: int) -> tuple[Element, ...]:
     """Winners by rank (1, 2, ...), then controls (random-1, ...), each with every seed."""
     chosen = [("winner", str(rank), found) for rank, found in enumerate(summary["best"][:top], start=1)]
     chosen += [("control", f"random-{i}", found) for i, found in enumerate(summary["controls"][:controls], start=1)]
-    return [
-        Job(name if seed == 0 else f"{name}-seed{seed}", role, tuple(found["genotype"]), seed, found["score"])
-        for role, name, found in chosen
-        for seed in range(seeds)
-    ]
+    lines = []
+    for role, network, found in chosen:
+        for seed in range(seeds):
+            name = network if seed == 0 else f"{network}-seed{seed}"
+            lines.append(
+                {
+                    "name": name,
+                    "network": network,
+                    "role": role,
+                    "genotype": tuple(found["genotype"]),
+                    "genotype_hash": found["hash"],
+                    "seed": seed,
+                    "learning_rate": None,
+                    "score": found["score"],
+                    "result": f"winners/{name}/metrics.json",
+                }
+            )
+    return numbered(lines)
+
+
+def planned(plan: RetrainPlan, config: ImageRunConfig, data: dict[str, Any], run: RunDir) -> Manifest:
+    """What the plan asks for; by default the winner and three random networks, once each."""
+    top, controls, seeds = plan.top or 1, 3 if plan.controls is None else plan.controls, plan.seeds or 1
+    elements = manifest(read_json(run.summary_json), top, controls, seeds)
+    depends_on = [to_json(config.retrain), to_json(config.space), config.images.on_bad_image, config.seed, data]
+    return Manifest(hash_of(depends_on), "test/accuracy", elements)
 
 
 def retrain(
-    plan: RetrainPlan,
+    elements: Sequence[Element],
     config: ImageRunConfig,
     space: ImageSpace,
     build: Builder,
@@ -68,22 +83,15 @@ def retrain(
     run: RunDir,
     log: RunLog,
 ) -> Path:
-    """Trains and tests what the plan asks for; by default the winner and three random networks, once each."""
+    """Trains and tests each; returns the first one's folder."""
     train, test = scan_images(config, world)
-    top, controls, seeds = plan.top or 1, 3 if plan.controls is None else plan.controls, plan.seeds or 1
-    jobs = manifest(read_json(run.summary_json), top, controls, seeds)
+    for element in elements:
+        with claimed_by_main(run.claim_json(f"training-{element.name}"), f"the training of {element.name}", world):
+            train_one(element, config, space, build, train, test, world, run, log)
     if world.is_main:
-        write_json(run.manifest_json, [asdict(job) for job in jobs])
-    if plan.index is not None:
-        if not 0 <= plan.index < len(jobs):
-            raise ValueError(f"--index is {plan.index}; the manifest has lines 0 to {len(jobs) - 1}")
-        jobs = [jobs[plan.index]]
-    for job in jobs:
-        train_one(job, config, space, build, train, test, world, run, log)
-    if world.is_main:
-        for line in results(run, [job.name for job in jobs]):
+        for line in results(run, [element.name for element in elements]):
             log.line(line)
-    return run.winner(jobs[0].name).root
+    return run.winner(elements[0].name).root
 
 
 def results(run: RunDir, names: list[str]) -> list[str]:
@@ -116,7 +124,7 @@ def counted(trainings: list[float]) -> str:
 
 
 def train_one(
-    job: Job,
+    job: Element,
     config: ImageRunConfig,
     space: ImageSpace,
     build: Builder,
@@ -128,9 +136,12 @@ def train_one(
 ) -> None:
     """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
     folder = run.winner(job.name)
-    settings = {"genotype": list(job.genotype), "seed": job.seed, "data": str(train.root)} | to_json(config.retrain)
+    assert job.genotype is not None, "no baselines among images"
+    settings = {"genotype": list(job.genotype), "seed": job.seed, "data": train.fingerprint} | to_json(config.retrain)
     if folder.metrics_json.is_file():
         require_same(read_json(folder.metrics_json)["settings"], settings, folder)
+        if world.is_main:
+            remove_checkpoints(folder.checkpoints, CHECKPOINT)
         log.line(f"{job.name}: trained already")
         return
     genotype = validated(space, job.genotype)
@@ -145,7 +156,7 @@ def train_one(
         "seed": job.seed,
         "epochs": config.retrain.recipe.epochs,
         "train_images": len(train),
-        "search/score": job.search_score,
+        "search/score": job.score,
         "test/accuracy": accuracy,
         "test/n": count,
         "test/interval_95": [interval.low, interval.high],
@@ -159,11 +170,11 @@ def train_one(
         sample = next(iter(golden)).to(torch.device("cpu"))
         tested = tested.cpu().eval()
         write_winner(folder, tested, config, space, genotype, train.classes, sample, metrics)
-        folder.checkpoint.unlink(missing_ok=True)
+        remove_checkpoints(folder.checkpoints, CHECKPOINT)
     barrier(world)
 
 
-def training_seed(config: ImageRunConfig, job: Job) -> int:
+def training_seed(config: ImageRunConfig, job: Element) -> int:
     """Of initial weights, image order, augmentation and dropout; far from the seeds of the search."""
     return config.seed + 1000 * (job.seed + 1)
 
@@ -179,7 +190,7 @@ def require_same(saved: dict[str, Any], wanted: dict[str, Any], folder: WinnerDi
 
 
 def _fit(
-    job: Job,
+    job: Element,
     network: nn.Module,
     config: ImageRunConfig,
     train: ImageFolder,
@@ -188,16 +199,16 @@ def _fit(
     run: RunDir,
     log: RunLog,
 ) -> nn.Module:
-    """Trains to the end of the recipe, from the last epoch's checkpoint if there is one. Returns what is to be
+    """Trains to the end of the recipe, from the last checkpoint if there is one. Returns what is to be
     tested."""
     recipe = config.retrain.recipe
     seed = training_seed(config, job)
     loader = retrain_loader(config, train, seed, world)
     optimizer = make_optimizer(network, list(network.parameters()), recipe)
     average = RunningAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-    checkpoint, start = run.winner(job.name).checkpoint, 0
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=world.device, weights_only=True)
+    checkpoints, start = run.winner(job.name).checkpoints, 0
+    state = load_checkpoint(checkpoints, CHECKPOINT, world, log.line)
+    if state is not None:
         require_same(json.loads(state["settings"]), settings, run.winner(job.name))
         start = restore_state(state, network, optimizer)
         if average is not None:
@@ -223,10 +234,13 @@ def _fit(
             numbers = {"epoch": result.epoch, "train/loss": result.loss, "train/accuracy": result.accuracy}
             rates = {"learning_rate": result.learning_rate, "images_per_second": loader.batch_size / result.seconds}
             log.numbers(f"retrain/{job.name}", done, numbers | rates)
-            if world.is_main:
-                state = checkpoint_state(done, network, optimizer) | {"settings": json.dumps(settings)}
-                if average is not None:
-                    state["average"] = average.network.state_dict()
-                with replacing(checkpoint) as temporary:
-                    torch.save(state, temporary)
+        if world.is_main and (result.save or done % loader.steps_per_epoch == 0):
+            state = checkpoint_state(done, network, optimizer) | {"settings": json.dumps(settings)}
+            if average is not None:
+                state["average"] = average.network.state_dict()
+            save_checkpoint(checkpoints, CHECKPOINT, done, state)
+        if result.save:
+            world.marks.saved()
+        if result.stop and done < total:
+            raise Preempted(stopped_at(world.marks, f"step {done} of {total} of {job.name}"))
     return network if average is None else average.network

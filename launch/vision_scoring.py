@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from subshot.launch.config import VisionConfig
 from subshot.launch.domain import Scorer
+from subshot.launch.run_log import RunLog
+from subshot.launch.scoring import shared_evaluator, together_evaluator
 from subshot.launch.vision import Images, eval_loader, first_images
-from subshot.search.evaluator import AdditiveEvaluator, FunctionEvaluator, Sharded
+from subshot.search.evaluator import AdditiveEvaluator, Evaluator
 from subshot.search.main_effects import (
     main_effects,
     negated,
@@ -19,7 +19,7 @@ from subshot.search.main_effects import (
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.indicators import NEEDS_BRANCH, indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
-from subshot.train.dist import World, gather_objects
+from subshot.train.dist import World
 from subshot.train.evaluate import OneShot
 from subshot.train.run_dir import RunDir, read_jsonl
 from subshot.train.task import image_task
@@ -44,7 +44,9 @@ def require_scorable(config: VisionConfig, space: ChainSpace, steps: int) -> Non
         raise ValueError(f"the rule {score.rule} needs layer indicators: add --supernet.branch projected (or identity)")
 
 
-def make_scorer(config: VisionConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir) -> Scorer:
+def make_scorer(
+    config: VisionConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir, log: RunLog
+) -> Scorer:
     score = config.score
     additive, caution = None, None
     if score.kind in PATH_LOSS:
@@ -67,13 +69,33 @@ def make_scorer(config: VisionConfig, supernet: ChainSupernet, images: Images, w
         additive = indicator_score(read_indicators(supernet, score.statistic), score.rule)
     if additive is not None:
         return Scorer(name, AdditiveEvaluator(additive), additive, caution)
-    size = config.space.input_size
+    evaluator, count = one_shot_evaluator(config, supernet, images, world, run, log)
+    return Scorer(f"one-shot accuracy on {count} held-out training images", evaluator, None)
+
+
+def one_shot_evaluator(
+    config: VisionConfig, supernet: ChainSupernet, images: Images, world: World, run: RunDir, log: RunLog
+) -> tuple[Evaluator, int]:
+    """(What gives a subnet's accuracy with inherited weights, the number of images that it is over).
+
+    One subnet a process by default. With `score.share` images all processes evaluate one subnet together: each
+    recalibrates it on the same images and counts on its share of the validation batches, so the counts, and the
+    history, are the same.
+    """
+    score, size = config.score, config.space.input_size
+    together = score.share == "images"
     calibration = first_images(images.train, score.calibration_images, config.seed)
     validation = first_images(images.search, score.validation_images, config.seed)
-    loaders = [eval_loader(config.images, part, size, world, rank=0, ranks=1) for part in (calibration, validation)]
-    bytes_held = (len(calibration) + len(validation)) * 3 * 4 * size**2
+    rank, ranks = (world.rank, world.size) if together else (0, 1)
+    loaders = [
+        eval_loader(config.images, calibration, size, world, rank=0, ranks=1),
+        eval_loader(config.images, validation, size, world, rank=rank, ranks=ranks),
+    ]
+    bytes_held = (len(calibration) + len(validation) // ranks) * 3 * 4 * size**2
     held = [list(loader) for loader in loaders] if bytes_held <= MAX_BYTES_HELD else loaders
-    one_shot = OneShot(supernet, held[0], held[1], image_task())
+    alone = World(0, 1, world.device, world.marks)
+    one_shot = OneShot(supernet, held[0], held[1], image_task(), world if together else alone)
     cost = supernet.space.costs["macs"]
-    sharded = Sharded(FunctionEvaluator(one_shot), world.rank, world.size, partial(gather_objects, world=world), cost)
-    return Scorer(f"one-shot accuracy on {len(validation)} held-out training images", sharded, None)
+    if together:
+        return together_evaluator(one_shot, world, run, log), len(validation)
+    return shared_evaluator(one_shot, cost, world, run, log), len(validation)

@@ -16,14 +16,17 @@ from subshot.launch.run_log import RunLog
 from subshot.supernet.indicators import block_gammas, indicator_score, read_indicators
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Additive
+from subshot.train.checkpoint import load_checkpoint, save_checkpoint
 from subshot.train.dist import World, barrier
 from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.paths import path_at
 from subshot.train.recipe import make_optimizer
 from subshot.train.run_dir import RunDir, append_jsonl, replacing, truncate_jsonl
+from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.task import image_task
 from subshot.train.trainable import select_trainable
 
+CHECKPOINT = "warmup"
 RANKED_GENOTYPES = 500
 LOG_EVERY_STEPS = 10
 
@@ -81,8 +84,8 @@ def warm_up(
 ) -> None:
     """Trains the supernet in place to the end of its recipe, from the run's checkpoint if there is one; saves it.
 
-    A checkpoint is written at the end of every epoch, and the path and the loss of every step. How often each
-    candidate was trained goes to the log.
+    A checkpoint is written at the end of every epoch and whenever one is due, and with it the path and the loss of
+    every step. How often each candidate was trained goes to the log. Raises Preempted, after a checkpoint, at a signal.
     """
     parameters = select_trainable(supernet, config.trainable)
     optimizer = make_optimizer(supernet, parameters, config.recipe)
@@ -97,9 +100,10 @@ def warm_up(
     start_block = read_indicators(supernet, score.statistic).block
     watch = Watch(supernet, score.statistic, rule, genotypes, start_block)
     start, rows = 0, []
-    if run.warmup_checkpoint.is_file():
-        state = torch.load(run.warmup_checkpoint, map_location=world.device, weights_only=True)
+    state = load_checkpoint(run.checkpoints, CHECKPOINT, world, log.line)
+    if state is not None:
         start = restore_state(state, supernet, optimizer)
+        watch.previous = state["ranking"].numpy() if "ranking" in state else None
         log.line(f"warm-up continues after step {start}")
     if world.is_main:
         truncate_jsonl(run.paths_jsonl, start)
@@ -120,16 +124,23 @@ def warm_up(
             values = {"epoch": result.epoch, "train/loss": result.loss, "train/accuracy": result.accuracy}
             rates = {"learning_rate": result.learning_rate, "images_per_second": images / seconds}
             log.numbers("warmup", done, values | rates)
-        if done % loader.steps_per_epoch == 0:
+        epoch_ends = done % loader.steps_per_epoch == 0
+        if epoch_ends:
             look = watch.look()
             log.numbers("warmup", done, look)
-            if world.is_main:
-                append_jsonl(run.paths_jsonl, rows)
-                rows = []
-                with replacing(run.warmup_checkpoint) as temporary:
-                    torch.save(checkpoint_state(done, supernet, optimizer), temporary)
             shown = "  ".join(f"{name} {value:.3f}" for name, value in look.items())
             log.line(f"epoch {result.epoch + 1}: loss {result.loss:.3f}  {shown}")
+        if world.is_main and (epoch_ends or result.save):
+            append_jsonl(run.paths_jsonl, rows)
+            rows = []
+            state = checkpoint_state(done, supernet, optimizer)
+            if watch.previous is not None:
+                state["ranking"] = torch.from_numpy(watch.previous)
+            save_checkpoint(run.checkpoints, CHECKPOINT, done, state)
+        if result.save:
+            world.marks.saved()
+        if result.stop and done < total:
+            raise Preempted(stopped_at(world.marks, f"step {done} of {total} of the warm-up"))
     if total > start:
         paths = np.array([path_at(supernet.space, step, seed, config.sampling) for step in range(total)])
         counts = [np.bincount(column, minlength=size) for column, size in zip(paths.T, sizes, strict=True)]

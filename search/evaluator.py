@@ -97,6 +97,7 @@ class _Failure:
 
     rank: int
     message: str
+    stopped: bool
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Sharded:
     Every rank must call `evaluate` with the same genotypes. `gather` is the one collective: it takes this rank's list
     and returns the lists of all ranks in rank order. With `cost` the dearest are dealt first, back and forth over the
     ranks, so that the shares cost about the same. Where the evaluator raises on one rank, all ranks raise, and none is
-    left waiting.
+    left waiting: the error itself there, RuntimeError on the others, and `stopped` on all of them where it was that,
+    the exception of a rank that was asked to stop.
     """
 
     evaluator: Evaluator
@@ -114,6 +116,7 @@ class Sharded:
     world: int
     gather: Callable[[list[Any]], list[list[Any]]]
     cost: Callable[[Genotype], float] | None = None
+    stopped: type[Exception] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
@@ -127,13 +130,16 @@ class Sharded:
             mine = list(checked(self.evaluator, [genotypes[i] for i in shares[self.rank]]))
         except Exception as error:  # told to the other ranks, which wait in the collective, and raised again below
             failure = error
-            mine = [_Failure(self.rank, f"{type(error).__name__}: {error}")]
+            stopped = self.stopped is not None and isinstance(error, self.stopped)
+            mine = [_Failure(self.rank, str(error) if stopped else f"{type(error).__name__}: {error}", stopped)]
         gathered = self.gather(mine)
         if failure is not None:
             raise failure
         scores: dict[int, Score] = {}
         for share, theirs in zip(shares, gathered, strict=True):
             if theirs and isinstance(theirs[0], _Failure):
+                if theirs[0].stopped and self.stopped is not None:
+                    raise self.stopped(theirs[0].message)
                 raise RuntimeError(f"the evaluator failed on rank {theirs[0].rank}: {theirs[0].message}")
             scores.update(zip(share, theirs, strict=True))
         return [scores[i] for i in range(len(genotypes))]

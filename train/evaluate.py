@@ -61,6 +61,8 @@ def evaluate_accuracy(model: nn.Module, batches: Iterable[Any], task: Task, worl
 class OneShot:
     """Inherited-weight accuracy of subnets, each on the same calibration and validation batches (re-iterable).
 
+    world: the processes that evaluate a subnet together, each on its share of the validation batches and on all of the
+    calibration's; they call this alike, and integer counts are added up.
     The supernet is not touched: a copy of the subnet is recalibrated and evaluated. Both sets of batches come from
     the training split; validation images are ones that the supernet was not trained on.
     """
@@ -69,10 +71,10 @@ class OneShot:
     calibration: Iterable[Any]
     validation: Iterable[Any]
     task: Task
+    world: World = World(0, 1, torch.device("cpu"))
 
     def __call__(self, genotype: Genotype) -> float:
         """Accuracy in [0, 1], higher is better."""
         subnet = extract(self.supernet, genotype)
         recalibrate_batchnorm(subnet, self.calibration, self.task)
-        right, seen = count_correct(subnet, self.validation, self.task)
-        return right / seen
+        return evaluate_accuracy(subnet, self.validation, self.task, self.world)[0]

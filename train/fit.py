@@ -2,7 +2,8 @@
 
 A global batch comes as virtual shards, a fixed number of them whatever the number of ranks. BatchNorm normalises
 within a shard; gradients and running statistics are averaged over shards in a fixed order. So the weights after any
-number of steps are the same bits on 1, 2 or 3 ranks (CPU, one thread a rank).
+number of steps are the same bits on 1, 2 or 3 ranks (CPU, one thread a rank). With `gradient_sum` all_reduce they are
+averaged by one flat all-reduce, and are the same to rounding.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from subshot.train.dist import World, ordered_means
+from subshot.train.dist import World, ordered_means, reduced_means
 from subshot.train.recipe import Recipe, learning_rate_at
 from subshot.train.task import Front, Task
 
@@ -51,7 +52,8 @@ class Optimizer(Protocol):
 @dataclass(frozen=True)
 class StepResult:
     """loss: mean over the global batch. accuracy: fraction of it that training-mode logits got right. step: counted
-    from 0."""
+    from 0. stop: a rank was asked to stop. save: a checkpoint is due, on the clock of some rank or because of a stop.
+    All ranks have the same of each."""
 
     step: int
     epoch: int
@@ -59,6 +61,8 @@ class StepResult:
     accuracy: float
     learning_rate: float
     seconds: float
+    stop: bool = False
+    save: bool = False
 
 
 def fit(
@@ -72,7 +76,8 @@ def fit(
     start_step: int = 0,
     seed: int = 0,
 ) -> Iterator[StepResult]:
-    """Trains from `start_step` to the recipe's end and yields after every optimiser step; the caller logs and saves.
+    """Trains from `start_step` to the recipe's end and yields after every optimiser step; the caller logs and saves,
+    and leaves where a result says stop.
 
     model_at: the network of a step, sharing its weights with what the optimiser holds; the same on every rank.
     Raises FloatingPointError when the loss is not finite, before the optimiser would step on it.
@@ -87,10 +92,20 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             noise = (seed << 32) + step
-            loss, accuracy = train_step(model_at(step), optimizer, shards, recipe, task, world, num_shards, noise)
+            done = train_step(model_at(step), optimizer, shards, recipe, task, world, num_shards, noise)
             now = time.perf_counter()
-            yield StepResult(step, epoch, loss, accuracy, rate, now - began)
+            save = done.stop or done.save
+            yield StepResult(step, epoch, done.loss, done.accuracy, rate, now - began, done.stop, save)
             began = time.perf_counter()
+
+
+class StepMeans(NamedTuple):
+    """Means over a global batch, and what any rank was asked for."""
+
+    loss: float
+    accuracy: float
+    stop: bool
+    save: bool
 
 
 def train_step(
@@ -102,8 +117,8 @@ def train_step(
     world: World,
     num_shards: int,
     noise: int = 0,
-) -> tuple[float, float]:
-    """One optimiser step on one global batch. Returns its mean loss and its accuracy.
+) -> StepMeans:
+    """One optimiser step on one global batch. The marks of all ranks travel with its means, at no further cost.
 
     Dropout draws from a stream of (noise, shard), so it too is the same on any number of ranks and after a resume.
     """
@@ -114,6 +129,7 @@ def train_step(
     counters = [count for name, count in model.named_buffers() if name.endswith("num_batches_tracked")]
     counted = [buffer + 1 for buffer in counters]
     autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    marks = [torch.tensor(float(mark), device=world.device) for mark in (world.marks.stop, world.marks.checkpoint_due)]
     inputs, leaves = task.front.open([batch for _, batch in shards], optimizer.param_groups[0]["lr"])
     rows, leaf_gradients = [], []
     for place, (shard, batch) in enumerate(shards):
@@ -127,16 +143,18 @@ def train_step(
         leaf_gradients += [gradient / num_shards for gradient in gradients[len(parameters) :]]
         correct = task.correct(logits.detach(), batch) / task.size(batch)
         moved = [gradient.contiguous() for gradient in gradients[: len(parameters)]]
-        rows.append([loss.detach(), correct.float(), *moved, *(buffer.clone() for buffer in statistics)])
-    like = [torch.zeros((), device=world.device)] * 2 + parameters + statistics
-    mean = ordered_means(rows, like, num_shards, world)
-    loss_value, accuracy = float(mean[0]), float(mean[1])
+        scalars = [loss.detach(), correct.float(), *marks]
+        rows.append([*scalars, *moved, *(buffer.clone() for buffer in statistics)])
+    like = [torch.zeros((), device=world.device)] * 4 + parameters + statistics
+    means = ordered_means if recipe.gradient_sum == "fixed_order" else reduced_means
+    mean = means(rows, like, num_shards, world)
+    (loss_value, accuracy, stop, save), mean = [float(part) for part in mean[:4]], mean[4:]
     if not math.isfinite(loss_value):
         raise FloatingPointError(f"the training loss is {loss_value}; lower the learning rate or look for bad inputs")
     optimizer.zero_grad(set_to_none=True)
-    for parameter, gradient in zip(parameters, mean[2:], strict=False):
+    for parameter, gradient in zip(parameters, mean, strict=False):
         parameter.grad = gradient
-    for buffer, value in zip(statistics, mean[2 + len(parameters) :], strict=True):
+    for buffer, value in zip(statistics, mean[len(parameters) :], strict=True):
         buffer.copy_(value)
     for counter, count in zip(counters, counted, strict=True):
         counter.copy_(count)  # num_batches_tracked counts steps, not shards, which differ with the number of ranks
@@ -144,7 +162,7 @@ def train_step(
         leaf_gradients = _clip(parameters, leaf_gradients, task.front, recipe.clip_norm)
     optimizer.step()
     task.front.learn(leaf_gradients)
-    return loss_value, accuracy
+    return StepMeans(loss_value, accuracy, stop > 0.0, save > 0.0)
 
 
 def _clip(parameters: list[nn.Parameter], leaf_gradients: list[Tensor], front: Front, clip_norm: float) -> list[Tensor]:

@@ -1,5 +1,5 @@
-"""What a job says of itself, for people and scripts on another machine: jobs/<job>.json, which its first process writes,
-and heartbeats/<job>-<rank>.json, one a process, each with one writer.
+"""What a job says of itself, for people and scripts on another machine: jobs/<job>.json, which its first process
+writes, and heartbeats/<job>-<rank>.json, one a process, each with one writer.
 
 A job is one command at work on a run folder: `search`, `retrain`, or an element of an array, `retrain-3`. Nothing here
 needs torch: launch/status.py reads these files on a login node.
@@ -25,8 +25,8 @@ STOPS_KEPT = 8
 
 @dataclass(frozen=True)
 class JobRecord:
-    """jobs/<job>.json. running: at work, or killed without notice (then its heartbeats are old). preempted: stopped by a
-    signal, or because other processes were lost; the same command with --resume goes on. failed: `message` says why.
+    """jobs/<job>.json. running: at work, or killed without notice (then its heartbeats are old). preempted: stopped by
+    a signal, or because other processes were lost; the same command with --resume goes on. failed: `message` says why.
     """
 
     job: str
@@ -43,17 +43,18 @@ class JobRecord:
     restarts: int = 0
     """How often the job was begun again before this."""
     stops: tuple[str, ...] = ()
-    """How far it was at its last stops, the latest last: two equal ones mean that it makes no headway."""
+    """How far it was at its last stops, the latest last."""
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the last two stops came without any progress between them."""
-        return len(self.stops) >= 2 and self.stops[-1] == self.stops[-2]
+        """Whether its last three stops came without any progress between them."""
+        return len(self.stops) >= 3 and len(set(self.stops[-3:])) == 1
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """heartbeats/<job>-<rank>.json: how far a process is in its present stage. total: 0 where it is not known."""
+    """heartbeats/<job>-<rank>.json: how far a process is in its present stage. total: 0 where it is not known. failure:
+    why it ended, where it failed."""
 
     job: str
     rank: int
@@ -65,6 +66,7 @@ class Heartbeat:
     host: str
     pid: int
     beat_unix: float
+    failure: str = ""
 
     @property
     def seconds_left(self) -> float | None:
@@ -134,9 +136,12 @@ class Pulse:
         self.run, self.job, self.rank, self.processes = run, job, rank, processes
         self.last: Heartbeat | None = None
         self._stage_began = (time.time(), 0)
+        self.progress = ""
+        """The stage and count of the latest call, in words."""
 
     def beat(self, stage: str, done: int, total: int) -> None:
         now = time.time()
+        self.progress = f"{stage} {done}"
         if self.last is None or stage != self.last.stage or done < self.last.done:
             self._stage_began = (now, done)
         elif now - self.last.beat_unix < BEAT_EVERY_SECONDS and done < total:
@@ -146,13 +151,17 @@ class Pulse:
         self.last = Heartbeat(
             self.job, self.rank, self.processes, stage, done, total, rate, socket.gethostname(), os.getpid(), now
         )
-        path = self.run.heartbeat_json(self.job, self.rank)
-        write_json(path, asdict(self.last), durable=False)
+        self._write()
 
-    @property
-    def progress(self) -> str:
-        """The last heartbeat's stage and count."""
-        return "" if self.last is None else f"{self.last.stage} {self.last.done}"
+    def fail(self, reason: str) -> None:
+        """The process's last words."""
+        if self.last is not None:
+            self.last = replace(self.last, failure=reason, beat_unix=time.time())
+            self._write()
+
+    def _write(self) -> None:
+        assert self.last is not None, "there is something to write"
+        write_json(self.run.heartbeat_json(self.job, self.rank), asdict(self.last), durable=False)
 
 
 def _read(kind: Any, path: Path) -> Any:

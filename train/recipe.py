@@ -38,6 +38,10 @@ class Recipe:
     dropout: float = 0.0
     """Before the classifier (retraining only)."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_sum: Literal["fixed_order", "all_reduce"] = "fixed_order"
+    """Over several processes. fixed_order: gradients of virtual shards add up one after the other everywhere, so the
+    weights are the same bits on any number of processes; each receives all shards' gradients. all_reduce: one flat
+    all-reduce, as DistributedDataParallel's without its overlap; less traffic, equal to rounding."""
 
     def __post_init__(self) -> None:
         if self.epochs < 0:

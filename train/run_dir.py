@@ -6,15 +6,20 @@ by whole lines; a line that a crash tore off is dropped by the reader.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+FULL_BYTES = 2**20
+"""A disk with less than this is full to a library that writes in blocks."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,10 @@ class RunDir:
     @property
     def metrics_jsonl(self) -> Path:
         return self.root / "metrics.jsonl"
+
+    def part_metrics_jsonl(self, part: str) -> Path:
+        """Of one element of an array, which shares no file with others."""
+        return self.root / "metrics" / f"{part}.jsonl"
 
     @property
     def paths_jsonl(self) -> Path:
@@ -80,8 +89,9 @@ class RunDir:
         return self.root / "supernet.safetensors"
 
     @property
-    def warmup_checkpoint(self) -> Path:
-        return self.root / "warmup.pt"
+    def checkpoints(self) -> Path:
+        """The warm-up's, and those of CTR trainings; see train/checkpoint.py."""
+        return self.root / "checkpoints"
 
     def job_json(self, job: str) -> Path:
         """What a job says of itself; see train/job_record.py."""
@@ -97,6 +107,10 @@ class RunDir:
     def scores_jsonl(self, job: str, rank: int) -> Path:
         """Scores that one process of a job gave, each written down before the next is begun."""
         return self.root / "scores" / f"{job}-rank{rank}.jsonl"
+
+    def all_scores(self, job: str) -> list[Path]:
+        """What `scores_jsonl` named for any process of a job, so far."""
+        return sorted((self.root / "scores").glob(f"{job}-rank*.jsonl"))
 
     @property
     def slurm(self) -> Path:
@@ -183,28 +197,60 @@ class WinnerDir:
         return self.root / "golden.npz"
 
     @property
-    def checkpoint(self) -> Path:
-        return self.root / "retrain.pt"
+    def checkpoints(self) -> Path:
+        """Of its training, while it is not finished."""
+        return self.root / "checkpoints"
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where a process writes what shall stand at `path` when it is whole."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def put_in_place(temporary: Path, path: Path, durable: bool = True) -> None:
+    """Renames a whole file to its place. durable: its bytes and its name are on the disk before this returns; without
+    it a crash of the machine may lose them."""
+    if durable:
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    if durable:
+        _sync_folder(path.parent)
 
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error.
-
-    durable: the bytes and the name are on the disk before this returns; without it a crash of the machine may lose them.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends without an error."""
+    temporary = temporary_beside(path)
     try:
-        yield temporary
-        if durable:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-        if durable:
-            _sync_folder(path.parent)
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            put_in_place(temporary, path, durable)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing `path` inside name it, and are OSErrors also where a library raises its own on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+    except Exception as error:
+        free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else FULL_BYTES
+        if free < FULL_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Deletes what killed processes were writing in a folder. Only who is alone in writing there may call this."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -236,13 +282,30 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def append_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds whole lines; a last line that a crash tore off is cut away first."""
     if not rows:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(json_line(row) + "\n" for row in rows))
+    with naming(path), path.open("ab+") as file:
+        _cut_torn_line(file)
+        file.write("".join(json_line(row) + "\n" for row in rows).encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    length = end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - 4096)
+        file.seek(begin)
+        newline = file.read(end - begin).rfind(b"\n")
+        if newline >= 0:
+            end = begin + newline + 1
+            break
+        end = begin
+    if end < length:
+        file.truncate(end)
+    file.seek(0, os.SEEK_END)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -261,6 +324,21 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             raise ValueError(
                 f"{path}, line {number}: not JSON ({error.msg}); restore the file or delete the run"
             ) from error
+    return rows
+
+
+def whole_rows(path: Path, complain: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The rows before the first damaged line, of which `complain` is told; what follows it is to be made again."""
+    try:
+        return read_jsonl(path)
+    except ValueError as error:
+        complain(f"{error.args[0]}: going on from what stands before it")
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
     return rows
 
 

@@ -25,6 +25,7 @@ from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_domain import ClickDomain
 from subshot.launch.click_retrain import lines_of
 from subshot.launch.domain import read_config
+from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
@@ -174,11 +175,11 @@ def test_a_killed_warm_up_goes_on_to_the_same_supernet(work: Path, alone: RunDir
     line = command("search.py", 1, arguments)
     process = subprocess.Popen(line, cwd=work, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
-    while not run.warmup_checkpoint.is_file() and time.monotonic() < deadline:
+    while not checkpoint_paths(run.checkpoints, "warmup") and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert run.warmup_checkpoint.is_file()
+    assert checkpoint_paths(run.checkpoints, "warmup")
     run_search(work, "killed", extra=["--resume"])
     assert run.supernet.read_bytes() == alone.supernet.read_bytes()
     assert run.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
@@ -308,7 +309,7 @@ def test_other_clicks_under_the_same_path_are_refused(
     prepare_clicks("criteo", raw, work / "other", PrepareOptions(max_rows_per_table=300))
     monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(alone.root), f"--data={work / 'other'}"])
     assert retrain.main() == 2
-    assert "holds other clicks than those that" in capsys.readouterr().err
+    assert "the data are not those that" in capsys.readouterr().err
 
 
 def test_a_diverging_warm_up_stops_with_the_reason(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from subshot.launch import retrain, search, vision_retrain
-from subshot.launch.config import VisionConfig, from_json
+from subshot.launch.domain import read_config
 from subshot.launch.vision import make_space
 from subshot.supernet.network import build_network
 from subshot.supernet.space import from_named_choices
@@ -75,7 +74,7 @@ def test_metrics_tell_n_interval_and_role(run: RunDir) -> None:
 @pytest.mark.parametrize("name", ["1", "random-1"])
 def test_json_and_weights_rebuild_the_network(run: RunDir, name: str) -> None:
     winner = run.winner(name)
-    config = from_json(VisionConfig, read_json(run.config_json))
+    config = read_config(run)
     architecture = read_json(winner.architecture_json)
     space = make_space(config.space, architecture["space"]["classes"])
     genotype = from_named_choices(space, architecture["choices"])
@@ -138,5 +137,4 @@ def test_a_run_without_a_search_is_refused(
 def test_manifest_lists_seeds_and_controls(run: RunDir) -> None:
     jobs = vision_retrain.manifest(read_json(run.summary_json), top=2, controls=1, seeds=2)
     assert [job.name for job in jobs] == ["1", "1-seed1", "2", "2-seed1", "random-1", "random-1-seed1"]
-    lines = json.loads(run.manifest_json.read_text())
-    assert [line["role"] for line in lines][0] == "winner"
+    assert [job.role for job in jobs][0] == "winner"

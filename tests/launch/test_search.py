@@ -15,6 +15,7 @@ import pytest
 from subshot.launch import search
 from subshot.launch.config import VisionConfig, differences, from_json, to_json
 from subshot.launch.presets import PRESETS
+from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -87,11 +88,11 @@ def test_a_killed_search_goes_on_to_the_same_history(work: Path, alone: RunDir) 
     arguments = [*QUICK, f"--run-dir={run.root}"]
     process = subprocess.Popen(command(1, arguments), cwd=work, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
-    while not run.warmup_checkpoint.is_file() and time.monotonic() < deadline:
+    while not checkpoint_paths(run.checkpoints, "warmup") and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert run.warmup_checkpoint.is_file()
+    assert checkpoint_paths(run.checkpoints, "warmup")
     run_search(work, "killed", extra=["--resume"])
     assert run.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
     assert run.supernet.read_bytes() == alone.supernet.read_bytes()
@@ -103,7 +104,14 @@ def test_resuming_mid_search_gives_the_same_history(work: Path, alone: RunDir) -
     state = read_json(alone.state_json)
     copy = RunDir(work / "copied")
     copy.root.mkdir()
-    for path in (alone.config_json, alone.paths_jsonl, alone.supernet, alone.indicators_json, alone.spectrum_json):
+    for path in (
+        alone.config_json,
+        alone.data_json,
+        alone.paths_jsonl,
+        alone.supernet,
+        alone.indicators_json,
+        alone.spectrum_json,
+    ):
         (copy.root / path.name).write_bytes(path.read_bytes())
     (copy.root / "history.jsonl").write_text(text[: len(text) * 3 // 4])
     (copy.root / "state.json").write_text(json.dumps({"evolution": state["evolution"]}))

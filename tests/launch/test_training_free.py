@@ -117,7 +117,7 @@ def test_a_stopped_search_goes_on_to_the_same_history(
     monkeypatch.chdir(work)
     text, copy = alone.history_jsonl.read_text(), RunDir(work / "stopped")
     copy.root.mkdir()
-    for path in (alone.config_json, alone.score_json):
+    for path in (alone.config_json, alone.data_json, alone.score_json):
         (copy.root / path.name).write_bytes(path.read_bytes())
     copy.history_jsonl.write_text(text[: len(text) * 3 // 4])
     copy.state_json.write_text(json.dumps({"evolution": read_json(alone.state_json)["evolution"]}))

@@ -43,7 +43,7 @@ def test_a_step_is_the_average_over_shards(make_supernet, make_loader, one_proce
         copies.append(twin)
         losses.append(loss.item())
         right += sum(int(row.argmax()) == int(label) for row, label in zip(logits, batch.labels, strict=True))
-    loss, accuracy = train_step(network, optimizer, shards, RECIPE, task, one_process, 3)
+    loss, accuracy, *_ = train_step(network, optimizer, shards, RECIPE, task, one_process, 3)
     assert loss == pytest.approx(sum(losses) / 3, rel=1e-5)
     assert accuracy == pytest.approx(right / 12)
     twins = zip(*(list(twin.parameters()) for twin in copies), strict=True)
@@ -184,7 +184,7 @@ def test_dropout_is_a_function_of_step_and_shard(one_process) -> None:
         optimizer = make_optimizer(network, list(network.parameters()), RECIPE)
         torch.rand(draws)
         state = torch.get_rng_state()
-        value, _ = train_step(network, optimizer, shards, RECIPE, image_task(), one_process, 2, noise)
+        value, *_ = train_step(network, optimizer, shards, RECIPE, image_task(), one_process, 2, noise)
         assert torch.equal(state, torch.get_rng_state())
         return value
 

@@ -1,0 +1,90 @@
+"""How candidates are scored by a function: dealt to the processes by cost, and each score written down before the next
+is begun, so that a kill loses none but those in the making.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from subshot.launch.run_log import RunLog
+from subshot.search.evaluator import Cached, Evaluator, FunctionEvaluator, Infeasible, Score, Sharded, TermScore
+from subshot.supernet.space import Genotype
+from subshot.train.dist import World, gather_objects, of_main, stop_agreed, unless_stopped
+from subshot.train.run_dir import RunDir, append_jsonl, read_jsonl
+from subshot.train.stopping import Preempted
+
+JOB = "search"
+
+
+@dataclass(frozen=True)
+class Journaled:
+    """Scores genotypes one at a time with a function and appends each score to a file of this process alone."""
+
+    function: Callable[[Genotype], Score]
+    path: Path
+    world: World
+    log: RunLog
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
+        """Raises Preempted, between two of them, once this process was asked to stop."""
+        shown = self.log.beating(genotypes, "scoring this generation's share")
+        return unless_stopped(shown, self._scored, self.world)
+
+    def _scored(self, genotype: Genotype) -> Score:
+        score = self.function(genotype)
+        append_jsonl(self.path, [score_row(genotype, score)])
+        return score
+
+
+def shared_evaluator(
+    function: Callable[[Genotype], Score], cost: Callable[[Genotype], float], world: World, run: RunDir, log: RunLog
+) -> Evaluator:
+    """An evaluator that every process holds alike. What an earlier start of the search scored is not scored again."""
+    known = _known_scores(world, run, log)
+    gather = partial(gather_objects, world=world)
+    own = Journaled(function, run.scores_jsonl(JOB, world.rank), world, log)
+    return Cached(Sharded(own, world.rank, world.size, gather, cost, stopped=Preempted), known)
+
+
+def together_evaluator(function: Callable[[Genotype], Score], world: World, run: RunDir, log: RunLog) -> Evaluator:
+    """Like `shared_evaluator`, for a function in which all processes work on one candidate: the main one writes."""
+
+    def score(genotype: Genotype) -> Score:
+        if stop_agreed(world):
+            raise Preempted(f"{world.marks.stop_signal or 'a signal to another process'}, between two candidates")
+        found = function(genotype)
+        if world.is_main:
+            append_jsonl(run.scores_jsonl(JOB, 0), [score_row(genotype, found)])
+        return found
+
+    return Cached(FunctionEvaluator(score), _known_scores(world, run, log))
+
+
+def _known_scores(world: World, run: RunDir, log: RunLog) -> dict[Genotype, Score]:
+    known: dict[Genotype, Score] = {}
+    if world.is_main:
+        known = dict(scored_row(row) for path in run.all_scores(JOB) for row in read_jsonl(path))
+    known = of_main(known, world)
+    if known:
+        log.line(f"{len(known)} scores were given before the stop and are kept")
+    return known
+
+
+def score_row(genotype: Genotype, score: Score) -> dict[str, Any]:
+    """A score as a line of JSON; the numbers come back as the same bits."""
+    if isinstance(score, Infeasible):
+        return {"genotype": list(genotype), "score": None, "reason": score.reason}
+    terms = {"terms": score.terms} if isinstance(score, TermScore) else {}
+    return {"genotype": list(genotype), "score": float(score), "reason": None, **terms}
+
+
+def scored_row(row: dict[str, Any]) -> tuple[Genotype, Score]:
+    """The inverse of `score_row`."""
+    genotype = tuple(row["genotype"])
+    if row["score"] is None:
+        return genotype, Infeasible(row["reason"])
+    return genotype, TermScore(row["score"], row["terms"]) if "terms" in row else row["score"]
