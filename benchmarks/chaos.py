@@ -1,0 +1,186 @@
+"""Kills searches without notice at random instants, goes on with them on other numbers of processes, and compares.
+
+    python benchmarks/chaos.py [--kills 30] [--ranks 1 2 3] [--searches images clicks training-free] [--kills-a-run 3]
+
+Each search is run once undisturbed, in one process. Then it is begun again and again: SIGKILL hits all its processes at an
+instant drawn from the whole of its run, `--resume` goes on with another number of processes, and after some kills it may
+end. Its history, its supernet and its winner must be those of the undisturbed run, byte for byte. One line a kill, one a
+run; the exit status is the number of runs that differ.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
+from subshot.data.synthetic_clicks import write_synthetic_log
+from subshot.train.job_record import read_heartbeats, read_job
+from subshot.train.run_dir import RunDir, file_digest, read_json
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EVOLUTION = ["--evolution.budget=40", "--evolution.population=10", "--evolution.sample=4", "--evolution.children=10"]
+IMAGES = ["digits", "--space.width=0.125", "--warmup.recipe.epochs=3", "--limits.max-macs=1.5e6"]
+IMAGES += ["--score.kind=one_shot", "--score.calibration-images=64", *EVOLUTION]
+CLICKS = ["nasrec-full-criteo", "--data=prepared", "--space.blocks=3", "--space.max-dense-dim=64"]
+CLICKS += ["--space.max-sparse-dim=32", "--warmup.fraction=0.75", "--warmup.recipe.learning-rate=0.05"]
+CLICKS += ["--warmup.checkpoint-steps=5", "--batches.batch-size=60", "--batches.num-shards=6", "--score.population=8"]
+CLICKS += [*EVOLUTION, "--evolution.best=2", "--evolution.controls=2"]
+TRAINING_FREE = ["nasbench201-cifar10", "--data=runs/data/digits", "--space.input-size=8", "--score.population=8"]
+TRAINING_FREE += ["--score.batch-size=8", *EVOLUTION]
+SEARCHES = {"images": IMAGES, "clicks": CLICKS, "training-free": TRAINING_FREE}
+PERIODIC = ["--checkpoint-minutes=0.01"]
+"""So often that a kill in the warm-up meets one being written."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    kills: int = 30
+    ranks: tuple[int, ...] = (1, 2, 3)
+    searches: tuple[Literal["images", "clicks", "training-free"], ...] = ("images", "clicks", "training-free")
+    kills_a_run: int = 3
+    seed: int = 0
+    folder: Path | None = None
+    """Where the runs are left; None: a temporary folder."""
+
+
+def command(search: str, run: RunDir, ranks: int) -> list[str]:
+    script = [str(REPOSITORY / "launch" / "search.py"), *SEARCHES[search], f"--run-dir={run.root}", "--resume", *PERIODIC]
+    if ranks == 1:
+        return [sys.executable, *script]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *script]
+
+
+def start(search: str, run: RunDir, ranks: int, folder: Path) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(search, run, ranks),
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(search: str, run: RunDir, ranks: int, folder: Path) -> float:
+    """Runs to the end; returns the seconds from the job's own beginning."""
+    process = start(search, run, ranks, folder)
+    _, said = process.communicate(timeout=600)
+    if process.returncode != 0:
+        raise RuntimeError(f"{search} on {ranks} process(es) ended with {process.returncode}:\n{said}")
+    record = read_job(run, "search")
+    assert record is not None
+    return record.updated_unix - record.begun_unix
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        children += map(int, task.read_text().split())
+    return [pid, *(found for child in children for found in family(child))]
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to all processes of a command at once, the launcher first."""
+    for pid in family(process.pid):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def begun(run: RunDir, process: subprocess.Popen[str], since: float) -> bool:
+    """Waits until the job says that it runs; False where it ended before."""
+    while process.poll() is None:
+        record = read_job(run, "search")
+        if record is not None and record.begun_unix > since:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def outcome(run: RunDir) -> dict[str, str]:
+    """What must not depend on how a run came to its end."""
+    found = {"history": file_digest(run.history_jsonl), "winner": str(read_json(run.summary_json)["best"][0])}
+    for path in (run.supernet, run.paths_jsonl, run.score_json):
+        if path.is_file():
+            found[path.name] = file_digest(path)
+    return found
+
+
+def disturbed(search: str, run: RunDir, kills: int, seconds: float, rng: random.Random, world: Arguments, at: Path) -> int:
+    """Begins a run and kills it up to `kills` times, then lets it end; returns how often it was hit."""
+    hit = 0
+    for _ in range(kills):
+        ranks, since = rng.choice(world.ranks), time.time()
+        process = start(search, run, ranks, at)
+        if not begun(run, process, since):
+            process.communicate()
+            break
+        delay = rng.uniform(0.0, seconds)
+        time.sleep(delay)
+        if process.poll() is not None:
+            process.communicate()
+            break
+        kill(process)
+        hit += 1
+        beats = read_heartbeats(run, "search")
+        where = f"{beats[0].stage} {beats[0].done}" if beats else "nothing yet"
+        print(f"  {search}: killed on {ranks} process(es) after {delay:5.2f} s, at {where}", flush=True)
+    last = rng.choice(world.ranks)
+    finish(search, run, last, at)
+    print(f"  {search}: ended on {last} process(es)", flush=True)
+    return hit
+
+
+def chaos(arguments: Arguments, folder: Path) -> int:
+    rng = random.Random(arguments.seed)
+    if "clicks" in arguments.searches:
+        raw = write_synthetic_log(folder / "raw.tsv", 4000, 0)
+        prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=300))
+    undisturbed, seconds = {}, {}
+    for search in dict.fromkeys(("images", *arguments.searches)):  # the digits are training-free's images too
+        run = RunDir(folder / search)
+        seconds[search] = finish(search, run, 1, folder)
+        undisturbed[search] = outcome(run)
+        print(f"{search}: undisturbed in {seconds[search]:.1f} s, history {undisturbed[search]['history'][:16]}", flush=True)
+    kills = runs = differing = 0
+    while kills < arguments.kills:
+        search = arguments.searches[runs % len(arguments.searches)]
+        run = RunDir(folder / f"{search}-{runs}")
+        wanted = min(arguments.kills_a_run, arguments.kills - kills)
+        kills += disturbed(search, run, wanted, seconds[search], rng, arguments, folder)
+        runs += 1
+        wrong = [name for name, value in outcome(run).items() if undisturbed[search].get(name) != value]
+        differing += bool(wrong)
+        print(f"{search}: {'DIFFERS in ' + ', '.join(wrong) if wrong else 'the same bytes'}", flush=True)
+    print(f"{kills} kills over {runs} runs: {differing} differ")
+    return differing
+
+
+def main() -> int:
+    arguments = tyro.cli(Arguments, description=__doc__)
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        return chaos(arguments, arguments.folder.resolve())
+    with tempfile.TemporaryDirectory() as folder:
+        return chaos(arguments, Path(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
