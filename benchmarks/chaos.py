@@ -2,10 +2,10 @@
 
     python benchmarks/chaos.py [--kills 30] [--ranks 1 2 3] [--searches images clicks training-free] [--kills-a-run 3]
 
-Each search is run once undisturbed, in one process. Then it is begun again and again: SIGKILL hits all its processes at an
-instant drawn from the whole of its run, `--resume` goes on with another number of processes, and after some kills it may
-end. Its history, its supernet and its winner must be those of the undisturbed run, byte for byte. One line a kill, one a
-run; the exit status is the number of runs that differ.
+Each search is run once undisturbed, in one process. Then it is begun again and again: SIGKILL hits all its processes at
+an instant drawn from the whole of its run, `--resume` goes on with another number of processes, and after some kills it
+may end. Its history, its supernet and its winner must be those of the undisturbed run, byte for byte. One line a kill,
+one a run; the exit status is the number of runs that differ.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Literal
 
 import tyro
 
+from subshot.data.digits import write_digits
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.train.job_record import read_heartbeats, read_job
@@ -30,17 +31,19 @@ from subshot.train.run_dir import RunDir, file_digest, read_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EVOLUTION = ["--evolution.budget=40", "--evolution.population=10", "--evolution.sample=4", "--evolution.children=10"]
-IMAGES = ["digits", "--space.width=0.125", "--warmup.recipe.epochs=3", "--limits.max-macs=1.5e6"]
-IMAGES += ["--score.kind=one_shot", "--score.calibration-images=64", *EVOLUTION]
+IMAGES = ["digits", "--data=images", "--space.width=0.125", "--images.batch-size=32", "--images.search-fraction=0.2"]
+IMAGES += ["--warmup.recipe.epochs=8", "--limits.max-macs=1.5e6", "--score.kind=one_shot"]
+IMAGES += ["--score.calibration-images=64", *EVOLUTION]
 CLICKS = ["nasrec-full-criteo", "--data=prepared", "--space.blocks=3", "--space.max-dense-dim=64"]
 CLICKS += ["--space.max-sparse-dim=32", "--warmup.fraction=0.75", "--warmup.recipe.learning-rate=0.05"]
 CLICKS += ["--warmup.checkpoint-steps=5", "--batches.batch-size=60", "--batches.num-shards=6", "--score.population=8"]
 CLICKS += [*EVOLUTION, "--evolution.best=2", "--evolution.controls=2"]
-TRAINING_FREE = ["nasbench201-cifar10", "--data=runs/data/digits", "--space.input-size=8", "--score.population=8"]
+TRAINING_FREE = ["nasbench201-cifar10", "--data=images", "--space.input-size=8", "--score.population=8"]
 TRAINING_FREE += ["--score.batch-size=8", *EVOLUTION]
 SEARCHES = {"images": IMAGES, "clicks": CLICKS, "training-free": TRAINING_FREE}
+IMAGES_A_CLASS = 20
 PERIODIC = ["--checkpoint-minutes=0.01"]
-"""So often that a kill in the warm-up meets one being written."""
+"""So often that a kill in the warm-up may meet one being written."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,13 @@ class Arguments:
 
 
 def command(search: str, run: RunDir, ranks: int) -> list[str]:
-    script = [str(REPOSITORY / "launch" / "search.py"), *SEARCHES[search], f"--run-dir={run.root}", "--resume", *PERIODIC]
+    script = [
+        str(REPOSITORY / "launch" / "search.py"),
+        *SEARCHES[search],
+        f"--run-dir={run.root}",
+        "--resume",
+        *PERIODIC,
+    ]
     if ranks == 1:
         return [sys.executable, *script]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *script]
@@ -123,7 +132,9 @@ def outcome(run: RunDir) -> dict[str, str]:
     return found
 
 
-def disturbed(search: str, run: RunDir, kills: int, seconds: float, rng: random.Random, world: Arguments, at: Path) -> int:
+def disturbed(
+    search: str, run: RunDir, kills: int, seconds: float, rng: random.Random, world: Arguments, at: Path
+) -> int:
     """Begins a run and kills it up to `kills` times, then lets it end; returns how often it was hit."""
     hit = 0
     for _ in range(kills):
@@ -150,15 +161,22 @@ def disturbed(search: str, run: RunDir, kills: int, seconds: float, rng: random.
 
 def chaos(arguments: Arguments, folder: Path) -> int:
     rng = random.Random(arguments.seed)
+    write_digits(folder / "images")
+    for label in folder.glob("images/*/*"):
+        for path in sorted(label.iterdir())[IMAGES_A_CLASS:]:
+            path.unlink()
     if "clicks" in arguments.searches:
         raw = write_synthetic_log(folder / "raw.tsv", 4000, 0)
         prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=300))
     undisturbed, seconds = {}, {}
-    for search in dict.fromkeys(("images", *arguments.searches)):  # the digits are training-free's images too
+    for search in arguments.searches:
         run = RunDir(folder / search)
         seconds[search] = finish(search, run, 1, folder)
         undisturbed[search] = outcome(run)
-        print(f"{search}: undisturbed in {seconds[search]:.1f} s, history {undisturbed[search]['history'][:16]}", flush=True)
+        print(
+            f"{search}: undisturbed in {seconds[search]:.1f} s, history {undisturbed[search]['history'][:16]}",
+            flush=True,
+        )
     kills = runs = differing = 0
     while kills < arguments.kills:
         search = arguments.searches[runs % len(arguments.searches)]

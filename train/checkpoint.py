@@ -37,7 +37,8 @@ def save_checkpoint(folder: Path, name: str, step: int, state: Mapping[str, Any]
             folder.mkdir(parents=True, exist_ok=True)
             for abandoned in folder.glob(f".{name}-*.tmp"):
                 abandoned.unlink(missing_ok=True)
-            torch.save(dict(state), temporary)
+            with temporary.open("wb") as file:
+                torch.save(dict(state), file)
             path = folder / f"{name}-{step:09d}-{file_digest(temporary)[:DIGITS]}.pt"
             put_in_place(temporary, path)
     finally:

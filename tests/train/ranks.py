@@ -12,7 +12,7 @@ import torch
 
 from subshot.supernet.network import build_network
 from subshot.train.dist import World, barrier, gather_objects, joined_world, ordered_means, sum_counts
-from subshot.train.evaluate import evaluate_accuracy
+from subshot.train.evaluate import OneShot, evaluate_accuracy
 from subshot.train.fit import fit
 from subshot.train.paths import path_at
 from subshot.train.recipe import Recipe, make_optimizer
@@ -50,6 +50,7 @@ def results(world: World) -> dict[str, object]:
     losses += [result.loss for result in fit(lambda _: network, optimizer, few, recipe, task, world, 2)]
     validation = [fixtures.RandomShards().shard(9, 0, number) for number in range(world.rank, 7, world.size)]
     accuracy, examples = evaluate_accuracy(network, validation, task, world)
+    together = OneShot(supernet, [fixtures.RandomShards().shard(8, 0, 0)], validation, task, world)
     rows = torch.randn(7, 1000, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-3, 4)[:, None]
     mine = [[row] for row in rows[world.rank :: world.size]]
     (mean,) = ordered_means(mine, [rows[0]], 7, world)
@@ -59,16 +60,27 @@ def results(world: World) -> dict[str, object]:
         "supernet": digest(supernet),
         "network": digest(network),
         "accuracy": accuracy,
+        "one_shot": together((0,) * 8),
         "examples": examples,
         "mean": hashlib.sha256(mean.numpy().tobytes()).hexdigest(),
         "counts": sum_counts([2**53 * (world.rank == 0) + 1 - world.size * (world.rank == 0), 5 // 5], world)[0],
     }
 
 
+def all_reduced(world: World) -> list[float]:
+    """Losses with one flat all-reduce instead of a sum in fixed order."""
+    recipe = Recipe(epochs=2, learning_rate=0.1, clip_norm=1.0, gradient_sum="all_reduce")
+    loader = fixtures.RandomShards(world.rank, world.size, num_shards=4, steps=2)
+    supernet = fixtures.build_supernet("projected", True)
+    optimizer = make_optimizer(supernet, select_trainable(supernet, "all"), recipe)
+    path = supernet.path((0,) * 8)
+    return [result.loss for result in fit(lambda _: path, optimizer, loader, recipe, image_task(), world, 4)]
+
+
 def main() -> None:
     torch.set_num_threads(1)
     with joined_world() as world:
-        mine = results(world)
+        mine = results(world) | {"all_reduced": all_reduced(world)}
         everyone = gather_objects({"rank": world.rank, **mine}, world)
         if world.is_main:
             Path(sys.argv[1]).write_text(json.dumps(everyone))

@@ -39,6 +39,7 @@ def test_three_ranks_give_the_bits_of_one(tmp_path, one_process) -> None:
     alone = ranks.results(one_process)
     assert alone["examples"] == 28
     for row in everyone:
+        assert row.pop("all_reduced") == pytest.approx(ranks.all_reduced(one_process), rel=1e-5)
         assert row == alone
 
 
