@@ -107,7 +107,7 @@ class ClickDomain(ClickNetworks):
         require_usable(config, self.data)
         self.sampler().draw(np.random.default_rng(config.seed), 1)
         baselines(config.retrain.baselines, self.space, self.data.prepared.dataset)
-        self._loader = None if config.warmup.fraction == 0.0 else self._warmup_loader()
+        self.loader = None if config.warmup.fraction == 0.0 else self._warmup_loader()
         require_batches(config, self.data)
 
     def _warmup_loader(self) -> ClickLoader:
@@ -146,13 +146,13 @@ class ClickDomain(ClickNetworks):
             return warm
         weights = sum(weight.numel() for weight in supernet.parameters())
         log.line(f"supernet: {weights / 1e6:.1f} M weights, {weights * 8 / 2**20:,.0f} MiB with Adagrad's state")
-        if self._loader is None:
+        if self.loader is None:
             log.line("warm-up: none, the weights stay as they were initialised")
             save(supernet, tables, world, run)
             return warm
         base_rate = self.data.split("train").base_rate
         shards = config.batches.num_shards
-        warm_up(supernet, tables, self._loader, config.warmup, base_rate, config.seed, shards, world, run, log)
+        warm_up(supernet, tables, self.loader, config.warmup, base_rate, config.seed, shards, world, run, log)
         return warm
 
     def scorer(self, supernet: Any, run: RunDir, log: RunLog) -> Scorer:

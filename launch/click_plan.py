@@ -93,7 +93,7 @@ def measure(config: ClickConfig, domain: ClickDomain, world: World, say: Say) ->
 def _warm_up(
     config: ClickConfig, domain: ClickDomain, supernet: NasrecSupernet, tables: Tables, world: World, say: Say
 ) -> WarmUp | None:
-    recipe, batches, loader = config.warmup.recipe, config.batches, domain._loader
+    recipe, batches, loader = config.warmup.recipe, config.batches, domain.loader
     if loader is None or recipe.epochs == 0:
         return None
     optimizer = SlicedAdagrad(dict(supernet.named_parameters()), recipe.learning_rate, recipe.eps)

@@ -26,8 +26,8 @@ from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Scorer, open_domain, read_config, require_same_data
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.run_log import RunLog
-from subshot.launch.scoring import Journaled
-from subshot.search.evaluator import Cached, Evaluator, FunctionEvaluator, Sharded
+from subshot.launch.scoring import alone
+from subshot.search.evaluator import Evaluator
 from subshot.search.history import Proposal, scored
 from subshot.supernet.space import Genotype
 from subshot.train.dist import World, joined_world, of_main, together, unless_stopped
@@ -89,7 +89,7 @@ def score(arguments: ScoreArguments, world: World) -> None:
                 scorer = domain.scorer(domain.warm(run, log), run, log)
                 log.line(f"{len(genotypes)} different networks; score: {scorer.name}")
             share = genotypes[index :: arguments.of]
-            score_share(index, share, domain, unwritten(scorer.evaluator), world, run, log)
+            score_share(index, share, domain, alone(scorer.evaluator), world, run, log)
         if world.is_main:
             print(run.scores_jsonl(share_name(index), 0))
 
@@ -112,13 +112,6 @@ def score_share(
     together(lambda: unless_stopped(range(len(mine)), one, world), world)
     log.beat(share_name(index), len(mine), len(mine))
     log.line(f"share {index}: {len(missing)} scored now, {len(share) - len(missing)} before")
-
-
-def unwritten(evaluator: Evaluator) -> Evaluator:
-    """The same scores from this process alone, without those of the search and without writing to its files."""
-    while isinstance(evaluator, Cached | Sharded):
-        evaluator = evaluator.evaluator
-    return FunctionEvaluator(evaluator.function) if isinstance(evaluator, Journaled) else evaluator
 
 
 def row_of(genotype: Genotype, domain: Domain, evaluator: Evaluator) -> dict[str, Any]:

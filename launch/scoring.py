@@ -50,6 +50,13 @@ def shared_evaluator(
     return Cached(Sharded(own, world.rank, world.size, gather, cost, stopped=Preempted), known)
 
 
+def alone(evaluator: Evaluator) -> Evaluator:
+    """The scores of an evaluator from this process by itself, without the search's and without writing to its files."""
+    while isinstance(evaluator, Cached | Sharded):
+        evaluator = evaluator.evaluator
+    return FunctionEvaluator(evaluator.function) if isinstance(evaluator, Journaled) else evaluator
+
+
 def together_evaluator(function: Callable[[Genotype], Score], world: World, run: RunDir, log: RunLog) -> Evaluator:
     """Like `shared_evaluator`, for a function in which all processes work on one candidate: the main one writes."""
 

@@ -59,8 +59,8 @@ class VisionDomain(VisionNetworks):
         self.world = world
         self.images = open_images(config, world)
         super().__init__(config, len(self.images.classes))
-        self._loader = warmup_loader(config, self.images.train, world)
-        require_scorable(config, self.space, config.warmup.recipe.epochs * self._loader.steps_per_epoch)
+        self.loader = warmup_loader(config, self.images.train, world)
+        require_scorable(config, self.space, config.warmup.recipe.epochs * self.loader.steps_per_epoch)
 
     @property
     def summary(self) -> str:
@@ -80,7 +80,7 @@ class VisionDomain(VisionNetworks):
                 write_json(run.spectrum_json, {"initial": measure_spectra(supernet, config.seed)})
             barrier(world)
             shards = config.images.num_shards
-            warm_up(supernet, self._loader, config.warmup, config.score, config.seed, shards, world, run, log)
+            warm_up(supernet, self.loader, config.warmup, config.score, config.seed, shards, world, run, log)
         if world.is_main and not run.indicators_json.is_file():
             trained = measure_spectra(supernet, config.seed, recalibrate=True)
             write_json(run.spectrum_json, read_json(run.spectrum_json) | {"trained": trained})

@@ -329,15 +329,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def whole_rows(path: Path, complain: Callable[[str], None]) -> list[dict[str, Any]]:
     """The rows before the first damaged line, of which `complain` is told; what follows it is to be made again."""
-    try:
-        return read_jsonl(path)
-    except ValueError as error:
-        complain(f"{error.args[0]}: going on from what stands before it")
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+    rows: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except json.JSONDecodeError as error:
+            complain(f"{path}, line {number} of {len(lines)} is damaged ({error.msg}); going on from those before it")
             break
     return rows
 

@@ -38,7 +38,8 @@ QUICK = [
     "--warmup.fraction=0.5",
     "--warmup.recipe.learning-rate=0.05",
     "--warmup.checkpoint-steps=4",
-    "--batches.batch-size=64",
+    "--batches.batch-size=66",
+    "--batches.num-shards=6",
     "--score.population=8",
     "--evolution.budget=24",
     "--evolution.population=8",
@@ -106,9 +107,10 @@ def retrained(work: Path, alone: RunDir) -> RunDir:
     return alone
 
 
-def test_two_processes_give_the_bytes_of_one(work: Path, alone: RunDir) -> None:
-    """Which also shows that both draw the same path at every step."""
-    other = run_search(work, "by-2", 2)
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_gives_the_bytes_of_one(work: Path, alone: RunDir, processes: int) -> None:
+    """Which also shows that all draw the same path at every step."""
+    other = run_search(work, f"by-{processes}", processes)
     assert other.supernet.read_bytes() == alone.supernet.read_bytes()
     assert other.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
 

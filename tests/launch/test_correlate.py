@@ -8,8 +8,11 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -128,6 +131,30 @@ def test_a_torn_run_goes_on_to_the_same_scores(
     assert printed[0] == "nasbench201, set filtered of 9,445 networks: 6 of them, drawn with seed 0"
     assert "undefined scores rank last" in printed[1]
     assert printed[-1] == str(folder.table_json)
+
+
+def test_a_signal_stops_between_two_networks(
+    finished: CorrelationDir, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = CorrelationDir(tmp_path / "stopped").part(0)
+
+    def stop() -> None:
+        while not (part.is_file() and part.read_bytes().count(b"\n") >= 2):
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=stop)
+    sender.start()
+    words = ("nasbench201", "--data", shared_data, *QUICK, "--out", tmp_path / "stopped")
+    assert run(*words) == 75
+    sender.join()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("stopped: SIGTERM, ") and "go on with: python launch/correlate.py nasbench201" in said
+    kept = part.read_bytes()
+    assert 2 <= kept.count(b"\n") < SAMPLE
+    assert run(*words) == 0
+    assert part.read_bytes().startswith(kept)
+    assert (tmp_path / "stopped" / "scores.csv.gz").read_bytes() == finished.scores_csv.read_bytes()
 
 
 def test_two_ranks_go_on_with_what_one_began(finished: CorrelationDir, shared_data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch import score, search
 from subshot.launch.domain import open_domain, read_config
 from subshot.launch.run_log import RunLog
+from subshot.launch.scoring import alone
 from subshot.train.dist import World
 from subshot.train.job_record import read_job
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
@@ -143,7 +144,7 @@ def test_scores_are_those_of_the_history(name: str, runs: Callable[[str], RunDir
     silent = RunLog(run, is_main=False)
     scorer = domain.scorer(domain.warm(run, silent), run, silent)
     for row in read_jsonl(run.history_jsonl)[:4]:
-        found = score.row_of(tuple(row["genotype"]), domain, score.unwritten(scorer.evaluator))
+        found = score.row_of(tuple(row["genotype"]), domain, alone(scorer.evaluator))
         assert (found["score"], found["reason"], found["costs"]) == (row["score"], row.get("infeasible"), row["costs"])
 
 

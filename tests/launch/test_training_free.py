@@ -80,10 +80,11 @@ def alone(work: Path) -> RunDir:
     return run
 
 
-def test_two_processes_give_the_same_bytes(work: Path, alone: RunDir) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_gives_the_same_bytes(work: Path, alone: RunDir, processes: int) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [*launcher, str(REPOSITORY / "launch" / "search.py"), *QUICK, "--run-dir=two"],
+        [*launcher, str(REPOSITORY / "launch" / "search.py"), *QUICK, f"--run-dir=by-{processes}"],
         cwd=work,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -91,7 +92,7 @@ def test_two_processes_give_the_same_bytes(work: Path, alone: RunDir) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    other = RunDir(work / "two")
+    other = RunDir(work / f"by-{processes}")
     assert other.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
     assert other.score_json.read_bytes() == alone.score_json.read_bytes()
 
