@@ -55,7 +55,7 @@ def sentence(error: Exception, how_to_resume: str) -> str:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{where} cannot be read or written ({error.strerror}); change its permissions, and {how_to_resume}"
     if error.errno in (errno.ENOENT, errno.ESTALE, errno.EIO):
-        return f"{where} cannot be read or written ({error.strerror}); put it back, and {how_to_resume}"
+        return f"{where} cannot be read ({error.strerror}); put it back or correct its path, and {how_to_resume}"
     return f"{error}; {how_to_resume}"
 
 
@@ -63,7 +63,9 @@ def again(*more: str) -> list[str]:
     """The running command as it is given again, under the launcher that it runs under; `more`: options to have once."""
     launcher = ["python"]
     if "WORLD_SIZE" in os.environ:
-        launcher = ["torchrun", f"--nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"]
+        here = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        one_node = ["--standalone"] if here == os.environ["WORLD_SIZE"] else []
+        launcher = ["torchrun", *one_node, f"--nproc-per-node={here}"]
     return [*launcher, *(word for word in sys.argv if word not in more), *more]
 
 

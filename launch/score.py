@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import tyro
 
-from subshot.launch.cli import go_on, run_command
+from subshot.launch.cli import again, go_on, run_command
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Scorer, open_domain, read_config, require_same_data
@@ -84,7 +84,7 @@ def score(arguments: ScoreArguments, world: World) -> None:
     for index in arguments.shares:
         claim = claimed_by_main(run.claim_json(share_name(index)), f"share {index} of the scores in {run.root}", world)
         name = share_name(index)
-        with claim, job(run, name, sys.argv, world) as pulse, RunLog(run, world.is_main, pulse, name) as log:
+        with claim, job(run, name, again(), world) as pulse, RunLog(run, world.is_main, pulse, name) as log:
             if scorer is None:
                 scorer = domain.scorer(domain.warm(run, log), run, log)
                 log.line(f"{len(genotypes)} different networks; score: {scorer.name}")

@@ -148,7 +148,7 @@ def train_step(
     like = [torch.zeros((), device=world.device)] * 4 + parameters + statistics
     means = ordered_means if recipe.gradient_sum == "fixed_order" else reduced_means
     mean = means(rows, like, num_shards, world)
-    (loss_value, accuracy, stop, save), mean = [float(part) for part in mean[:4]], mean[4:]
+    (loss_value, accuracy, stop, save), mean = torch.stack(mean[:4]).tolist(), mean[4:]
     if not math.isfinite(loss_value):
         raise FloatingPointError(f"the training loss is {loss_value}; lower the learning rate or look for bad inputs")
     optimizer.zero_grad(set_to_none=True)

@@ -357,7 +357,7 @@ def test_a_data_file_that_vanishes_is_named(
     assert search_here(monkeypatch, run) == 2
     mover.join()
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: ") and f"/{part.name}/" in said and "put it back, and go on with: " in said
+    assert said.startswith("error: ") and f"/{part.name}/" in said and "put it back or correct its path, and " in said
     away.rename(part)
     assert search_here(monkeypatch, run, "--resume") == 0
     assert same(run, alone)
