@@ -1,17 +1,19 @@
-"""Kills searches without notice at random instants, goes on with them on other numbers of processes, and compares.
+"""Kills searches and retrainings without notice at random instants, goes on with them, and compares what comes out.
 
-    python benchmarks/chaos.py [--kills 30] [--ranks 1 2 3] [--searches images clicks training-free] [--kills-a-run 3]
+    python benchmarks/chaos.py [--kills 30] [--ranks 1 2 3] [--stages images clicks training-free] [--kills-a-run 3]
 
-Each search is run once undisturbed, in one process. Then it is begun again and again: SIGKILL hits all its processes at
-an instant drawn from the whole of its run, `--resume` goes on with another number of processes, and after some kills it
-may end. Its history, its supernet and its winner must be those of the undisturbed run, byte for byte. One line a kill,
-one a run; the exit status is the number of runs that differ.
+Each stage (a search, or the retraining after one: images-retrained, clicks-retrained) is run once undisturbed, in one
+process. Then it is begun again and again: SIGKILL hits all its processes at an instant drawn from the whole of its run,
+another number of processes goes on with it, and after some kills it may end. History, supernet and winner, or the
+retrained weights and metrics, must be those of the undisturbed run, byte for byte. One line a kill, one a run; the exit
+status is the number of runs that differ.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,10 +39,20 @@ IMAGES += ["--score.calibration-images=64", *EVOLUTION]
 CLICKS = ["nasrec-full-criteo", "--data=prepared", "--space.blocks=3", "--space.max-dense-dim=64"]
 CLICKS += ["--space.max-sparse-dim=32", "--warmup.fraction=0.75", "--warmup.recipe.learning-rate=0.05"]
 CLICKS += ["--warmup.checkpoint-steps=5", "--batches.batch-size=60", "--batches.num-shards=6", "--score.population=8"]
-CLICKS += [*EVOLUTION, "--evolution.best=2", "--evolution.controls=2"]
+CLICKS += [*EVOLUTION, "--evolution.best=2", "--evolution.controls=2", "--retrain.layer-norm"]
+CLICKS += ["--retrain.top=2", "--retrain.controls=1", "--retrain.seeds=1", "--retrain.baselines", "dlrm"]
 TRAINING_FREE = ["nasbench201-cifar10", "--data=images", "--space.input-size=8", "--score.population=8"]
 TRAINING_FREE += ["--score.batch-size=8", *EVOLUTION]
-SEARCHES = {"images": IMAGES, "clicks": CLICKS, "training-free": TRAINING_FREE}
+RETRAIN_IMAGES = ["--controls=1", "--epochs=6"]
+STAGES = {
+    "images": IMAGES,
+    "clicks": CLICKS,
+    "training-free": TRAINING_FREE,
+    "images-retrained": RETRAIN_IMAGES,
+    "clicks-retrained": [],
+}
+Stage = Literal["images", "clicks", "training-free", "images-retrained", "clicks-retrained"]
+AFTER = "-retrained"
 IMAGES_A_CLASS = 20
 PERIODIC = ["--checkpoint-minutes=0.01"]
 """So often that a kill in the warm-up may meet one being written."""
@@ -50,30 +62,32 @@ PERIODIC = ["--checkpoint-minutes=0.01"]
 class Arguments:
     kills: int = 30
     ranks: tuple[int, ...] = (1, 2, 3)
-    searches: tuple[Literal["images", "clicks", "training-free"], ...] = ("images", "clicks", "training-free")
+    stages: tuple[Stage, ...] = ("images", "clicks", "training-free", "images-retrained", "clicks-retrained")
     kills_a_run: int = 3
     seed: int = 0
     folder: Path | None = None
     """Where the runs are left; None: a temporary folder."""
 
 
-def command(search: str, run: RunDir, ranks: int) -> list[str]:
-    script = [
-        str(REPOSITORY / "launch" / "search.py"),
-        *SEARCHES[search],
-        f"--run-dir={run.root}",
-        "--resume",
-        *PERIODIC,
-    ]
+def job_of(stage: str) -> str:
+    return "retrain" if stage.endswith(AFTER) else "search"
+
+
+def command(stage: str, run: RunDir, ranks: int) -> list[str]:
+    launch = REPOSITORY / "launch"
+    script = [str(launch / "search.py"), *STAGES[stage], f"--run-dir={run.root}", "--resume"]
+    if stage.endswith(AFTER):
+        script = [str(launch / "retrain.py"), str(run.root), *STAGES[stage]]
+    script += PERIODIC
     if ranks == 1:
         return [sys.executable, *script]
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *script]
 
 
-def start(search: str, run: RunDir, ranks: int, folder: Path) -> subprocess.Popen[str]:
+def start(stage: str, run: RunDir, ranks: int, folder: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command(search, run, ranks),
+        command(stage, run, ranks),
         cwd=folder,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -82,13 +96,13 @@ def start(search: str, run: RunDir, ranks: int, folder: Path) -> subprocess.Pope
     )
 
 
-def finish(search: str, run: RunDir, ranks: int, folder: Path) -> float:
+def finish(stage: str, run: RunDir, ranks: int, folder: Path) -> float:
     """Runs to the end; returns the seconds from the job's own beginning."""
-    process = start(search, run, ranks, folder)
+    process = start(stage, run, ranks, folder)
     _, said = process.communicate(timeout=600)
     if process.returncode != 0:
-        raise RuntimeError(f"{search} on {ranks} process(es) ended with {process.returncode}:\n{said}")
-    record = read_job(run, "search")
+        raise RuntimeError(f"{stage} on {ranks} process(es) ended with {process.returncode}:\n{said}")
+    record = read_job(run, job_of(stage))
     assert record is not None
     return record.updated_unix - record.begun_unix
 
@@ -113,18 +127,24 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.stderr.close()
 
 
-def begun(run: RunDir, process: subprocess.Popen[str], since: float) -> bool:
+def begun(job: str, run: RunDir, process: subprocess.Popen[str], since: float) -> bool:
     """Waits until the job says that it runs; False where it ended before."""
     while process.poll() is None:
-        record = read_job(run, "search")
+        record = read_job(run, job)
         if record is not None and record.begun_unix > since:
             return True
         time.sleep(0.01)
     return False
 
 
-def outcome(run: RunDir) -> dict[str, str]:
+def outcome(stage: str, run: RunDir) -> dict[str, str]:
     """What must not depend on how a run came to its end."""
+    if stage.endswith(AFTER):
+        files = [*run.winners.glob("*/model.safetensors"), *run.winners.glob("*/metrics.json")]
+        files += run.trial_json("x").parent.glob("*.json")
+        files += [path for path in (run.comparison_json,) if path.is_file()]
+        assert files, "something was retrained"
+        return {str(path.relative_to(run.root)): file_digest(path) for path in files}
     found = {"history": file_digest(run.history_jsonl), "winner": str(read_json(run.summary_json)["best"][0])}
     for path in (run.supernet, run.paths_jsonl, run.score_json):
         if path.is_file():
@@ -132,15 +152,23 @@ def outcome(run: RunDir) -> dict[str, str]:
     return found
 
 
+def fresh(stage: str, name: str, folder: Path) -> RunDir:
+    """A run folder in which the stage can begin."""
+    run = RunDir(folder / name)
+    if stage.endswith(AFTER):
+        shutil.copytree(folder / stage.removesuffix(AFTER), run.root)
+    return run
+
+
 def disturbed(
-    search: str, run: RunDir, kills: int, seconds: float, rng: random.Random, world: Arguments, at: Path
+    stage: str, run: RunDir, kills: int, seconds: float, rng: random.Random, world: Arguments, at: Path
 ) -> int:
     """Begins a run and kills it up to `kills` times, then lets it end; returns how often it was hit."""
     hit = 0
     for _ in range(kills):
         ranks, since = rng.choice(world.ranks), time.time()
-        process = start(search, run, ranks, at)
-        if not begun(run, process, since):
+        process = start(stage, run, ranks, at)
+        if not begun(job_of(stage), run, process, since):
             process.communicate()
             break
         delay = rng.uniform(0.0, seconds)
@@ -150,12 +178,12 @@ def disturbed(
             break
         kill(process)
         hit += 1
-        beats = read_heartbeats(run, "search")
+        beats = read_heartbeats(run, job_of(stage))
         where = f"{beats[0].stage} {beats[0].done}" if beats else "nothing yet"
-        print(f"  {search}: killed on {ranks} process(es) after {delay:5.2f} s, at {where}", flush=True)
+        print(f"  {stage}: killed on {ranks} process(es) after {delay:5.2f} s, at {where}", flush=True)
     last = rng.choice(world.ranks)
-    finish(search, run, last, at)
-    print(f"  {search}: ended on {last} process(es)", flush=True)
+    finish(stage, run, last, at)
+    print(f"  {stage}: ended on {last} process(es)", flush=True)
     return hit
 
 
@@ -165,28 +193,29 @@ def chaos(arguments: Arguments, folder: Path) -> int:
     for label in folder.glob("images/*/*"):
         for path in sorted(label.iterdir())[IMAGES_A_CLASS:]:
             path.unlink()
-    if "clicks" in arguments.searches:
+    if any(stage.startswith("clicks") for stage in arguments.stages):
         raw = write_synthetic_log(folder / "raw.tsv", 4000, 0)
         prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=300))
     undisturbed, seconds = {}, {}
-    for search in arguments.searches:
-        run = RunDir(folder / search)
-        seconds[search] = finish(search, run, 1, folder)
-        undisturbed[search] = outcome(run)
-        print(
-            f"{search}: undisturbed in {seconds[search]:.1f} s, history {undisturbed[search]['history'][:16]}",
-            flush=True,
-        )
+    searched = [stage.removesuffix(AFTER) for stage in arguments.stages]
+    for stage in dict.fromkeys([*searched, *arguments.stages]):
+        run = fresh(stage, stage, folder)
+        seconds[stage] = finish(stage, run, 1, folder)
+        undisturbed[stage] = outcome(stage, run)
+        print(f"{stage}: undisturbed in {seconds[stage]:.1f} s", flush=True)
     kills = runs = differing = 0
     while kills < arguments.kills:
-        search = arguments.searches[runs % len(arguments.searches)]
-        run = RunDir(folder / f"{search}-{runs}")
+        stage = arguments.stages[runs % len(arguments.stages)]
+        run = fresh(stage, f"{stage}-{runs}", folder)
         wanted = min(arguments.kills_a_run, arguments.kills - kills)
-        kills += disturbed(search, run, wanted, seconds[search], rng, arguments, folder)
+        kills += disturbed(stage, run, wanted, seconds[stage], rng, arguments, folder)
         runs += 1
-        wrong = [name for name, value in outcome(run).items() if undisturbed[search].get(name) != value]
+        found = outcome(stage, run)
+        wrong = sorted(
+            name for name in found.keys() | undisturbed[stage].keys() if found.get(name) != undisturbed[stage].get(name)
+        )
         differing += bool(wrong)
-        print(f"{search}: {'DIFFERS in ' + ', '.join(wrong) if wrong else 'the same bytes'}", flush=True)
+        print(f"{stage}: {'DIFFERS in ' + ', '.join(wrong) if wrong else 'the same bytes'}", flush=True)
     print(f"{kills} kills over {runs} runs: {differing} differ")
     return differing
 

@@ -36,7 +36,7 @@ class Journaled:
 
     def _scored(self, genotype: Genotype) -> Score:
         score = self.function(genotype)
-        append_jsonl(self.path, [score_row(genotype, score)])
+        append_jsonl(self.path, [score_row(genotype, score)], durable=False)
         return score
 
 
@@ -65,7 +65,7 @@ def together_evaluator(function: Callable[[Genotype], Score], world: World, run:
             raise Preempted(f"{world.marks.stop_signal or 'a signal to another process'}, between two candidates")
         found = function(genotype)
         if world.is_main:
-            append_jsonl(run.scores_jsonl(JOB, 0), [score_row(genotype, found)])
+            append_jsonl(run.scores_jsonl(JOB, 0), [score_row(genotype, found)], durable=False)
         return found
 
     return Cached(FunctionEvaluator(score), _known_scores(world, run, log))

@@ -281,8 +281,8 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, separators=(",", ":"), allow_nan=False)
 
 
-def append_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Adds whole lines; a last line that a crash tore off is cut away first."""
+def append_jsonl(path: Path, rows: list[dict[str, Any]], durable: bool = True) -> None:
+    """Adds whole lines; a last line that a crash tore off is cut away first. durable: as in `put_in_place`."""
     if not rows:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -290,7 +290,8 @@ def append_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
         _cut_torn_line(file)
         file.write("".join(json_line(row) + "\n" for row in rows).encode())
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

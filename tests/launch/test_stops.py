@@ -237,7 +237,7 @@ def test_a_process_that_hangs_is_waited_for_only_so_long(work: Path) -> None:
 
 def test_kills_at_random_instants_end_in_the_same_bytes(tmp_path: Path) -> None:
     """benchmarks/chaos.py, in small: SIGKILL to one, two or three processes wherever they are, twice."""
-    line = [sys.executable, str(REPOSITORY / "benchmarks/chaos.py"), "--kills=2", "--searches=images"]
+    line = [sys.executable, str(REPOSITORY / "benchmarks/chaos.py"), "--kills=2", "--stages=images"]
     line += [f"--folder={tmp_path}"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
