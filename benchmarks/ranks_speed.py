@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def measure(arguments: list[str], repetitions: int, candidates: int, run: RunDir
     def by_both() -> None:
         clock = Clock(world)
         barrier(world)
-        seconds = timed(Sharded(dealt.evaluator, world.rank, world.size, clock.gather, dealt.cost))
+        seconds = timed(replace(dealt, gather=clock.gather))
         parts = gather_objects((seconds, clock.gathering, clock.waiting), world)
         for values, part in zip((found.both, found.gathering, found.waiting), zip(*parts, strict=True), strict=True):
             values.append(max(part))

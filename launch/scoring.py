@@ -1,11 +1,10 @@
-"""How candidates are scored by a function: dealt to the processes by cost, and each score written down before the next
-is begun, so that a kill loses none but those in the making.
+"""How candidates are scored by a function: the processes take them in turns, the dearest first, and write each score
+down before the next is begun, so that a kill loses none but those in the making.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,29 @@ from typing import Any
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Cached, Evaluator, FunctionEvaluator, Infeasible, Score, Sharded, TermScore
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, gather_objects, of_main, stop_agreed, unless_stopped
+from subshot.train.dist import World, gather_objects, of_main, stop_agreed, turn_taker, unless_stopped
 from subshot.train.run_dir import RunDir, append_jsonl, read_jsonl
 from subshot.train.stopping import Preempted
 
 JOB = "search"
 
 
-@dataclass(frozen=True)
 class Journaled:
     """Scores genotypes one at a time with a function and appends each score to a file of this process alone."""
 
-    function: Callable[[Genotype], Score]
-    path: Path
-    world: World
-    log: RunLog
+    def __init__(self, function: Callable[[Genotype], Score], path: Path, world: World, log: RunLog) -> None:
+        self.function, self.path, self.world, self.log = function, path, world, log
+        self.given = 0
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
         """Raises Preempted, between two of them, once this process was asked to stop."""
-        shown = self.log.beating(genotypes, "scoring this generation's share")
-        return unless_stopped(shown, self._scored, self.world)
+        return unless_stopped(genotypes, self._scored, self.world)
 
     def _scored(self, genotype: Genotype) -> Score:
         score = self.function(genotype)
         append_jsonl(self.path, [score_row(genotype, score)], durable=False)
+        self.given += 1
+        self.log.beat("scoring", self.given, 0)
         return score
 
 
@@ -47,7 +45,8 @@ def shared_evaluator(
     known = _known_scores(world, run, log)
     gather = partial(gather_objects, world=world)
     own = Journaled(function, run.scores_jsonl(JOB, world.rank), world, log)
-    return Cached(Sharded(own, world.rank, world.size, gather, cost, stopped=Preempted), known)
+    shared = Sharded(own, world.rank, world.size, gather, cost, stopped=Preempted, turns=turn_taker(world))
+    return Cached(shared, known)
 
 
 def alone(evaluator: Evaluator) -> Evaluator:

@@ -6,7 +6,7 @@ reason. It holds whatever it needs (tables, a supernet, data); the search sees o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -102,13 +102,14 @@ class _Failure:
 
 @dataclass(frozen=True)
 class Sharded:
-    """Deals the genotypes to `world` ranks; each scores its share, all return all scores in order.
+    """Shares the genotypes among `world` ranks; all return all scores in order, whoever gave them.
 
     Every rank must call `evaluate` with the same genotypes. `gather` is the one collective: it takes this rank's list
     and returns the lists of all ranks in rank order. With `cost` the dearest are dealt first, back and forth over the
-    ranks, so that the shares cost about the same. Where the evaluator raises on one rank, all ranks raise, and none is
-    left waiting: the error itself there, RuntimeError on the others, and `stopped` on all of them where it was that,
-    the exception of a rank that was asked to stop.
+    ranks, so that the shares cost about the same. `turns` deals at the time instead: given a number of genotypes it
+    yields the places that this rank is to take next in the order of their cost, each place to one rank. Where the
+    evaluator raises on one rank, all ranks raise, and none is left waiting: the error itself there, RuntimeError on the
+    others, and `stopped` on all of them where it was that, the exception of a rank that was asked to stop.
     """
 
     evaluator: Evaluator
@@ -117,17 +118,17 @@ class Sharded:
     gather: Callable[[list[Any]], list[list[Any]]]
     cost: Callable[[Genotype], float] | None = None
     stopped: type[Exception] | None = None
+    turns: Callable[[int], Iterator[int]] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank {self.rank} is not one of {self.world} ranks (0 to {self.world - 1})")
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
-        shares = deal(genotypes, self.world, self.cost)
         mine: list[Any]
         failure: Exception | None = None
         try:
-            mine = list(checked(self.evaluator, [genotypes[i] for i in shares[self.rank]]))
+            mine = self._own(genotypes)
         except Exception as error:  # told to the other ranks, which wait in the collective, and raised again below
             failure = error
             stopped = self.stopped is not None and isinstance(error, self.stopped)
@@ -136,26 +137,36 @@ class Sharded:
         if failure is not None:
             raise failure
         scores: dict[int, Score] = {}
-        for share, theirs in zip(shares, gathered, strict=True):
+        for theirs in gathered:
             if theirs and isinstance(theirs[0], _Failure):
                 if theirs[0].stopped and self.stopped is not None:
                     raise self.stopped(theirs[0].message)
                 raise RuntimeError(f"the evaluator failed on rank {theirs[0].rank}: {theirs[0].message}")
-            scores.update(zip(share, theirs, strict=True))
+            scores.update(theirs)
         return [scores[i] for i in range(len(genotypes))]
+
+    def _own(self, genotypes: Sequence[Genotype]) -> list[tuple[int, Score]]:
+        """(Index, score) of what this rank takes."""
+        if self.turns is None:
+            share = deal(genotypes, self.world, self.cost)[self.rank]
+            return list(zip(share, checked(self.evaluator, [genotypes[i] for i in share]), strict=True))
+        order = by_cost(genotypes, self.cost)
+        taken = (order[place] for place in self.turns(len(order)))
+        return [(index, checked(self.evaluator, [genotypes[index]])[0]) for index in taken]
+
+
+def by_cost(genotypes: Sequence[Genotype], cost: Callable[[Genotype], float] | None) -> list[int]:
+    """Indices, the dearest first. Ties keep the order of the genotypes, so that every rank has the same."""
+    if cost is None:
+        return list(range(len(genotypes)))
+    costs = [cost(genotype) for genotype in genotypes]
+    return sorted(range(len(genotypes)), key=lambda i: (-costs[i], i))
 
 
 def deal(genotypes: Sequence[Genotype], world: int, cost: Callable[[Genotype], float] | None = None) -> list[list[int]]:
-    """The indices that each rank scores: every index once, shares equal in number to within one.
-
-    Ties in cost keep the order of the genotypes, so that every rank deals alike.
-    """
-    order: Iterable[int] = range(len(genotypes))
-    if cost is not None:
-        costs = [cost(genotype) for genotype in genotypes]
-        order = sorted(order, key=lambda i: (-costs[i], i))
+    """The indices that each rank scores: every index once, shares equal in number to within one."""
     shares: list[list[int]] = [[] for _ in range(world)]
-    for turn, index in enumerate(order):
+    for turn, index in enumerate(by_cost(genotypes, cost)):
         lap, seat = divmod(turn, world)
         shares[seat if lap % 2 == 0 else world - 1 - seat].append(index)
     return shares

@@ -130,6 +130,31 @@ def together(work: Callable[[], R], world: World) -> list[R]:
     return [value for _, value in gathered]  # type: ignore[misc]
 
 
+def turn_taker(world: World) -> Callable[[int], Iterator[int]]:
+    """Deals work at the time: called alike on every rank with a count, it yields to each the places that it is the
+    first to ask for, until all below the count are taken. All ranks call this; what they share is a counter in the
+    store where they met.
+    """
+    if world.size == 1:
+        return lambda count: iter(range(count))
+    store = distributed.distributed_c10d._get_default_store()
+    name = of_main(store.add("subshot/turn_takers", 1) if world.is_main else 0, world)
+    round_number = 0
+
+    def turns(count: int) -> Iterator[int]:
+        nonlocal round_number
+        round_number += 1
+        key = f"subshot/turns/{name}/{round_number}"
+        while True:
+            with _collective(world):
+                place = store.add(key, 1) - 1
+            if place >= count:
+                return
+            yield place
+
+    return turns
+
+
 def unless_stopped(items: Iterable[T], work: Callable[[T], R], world: World) -> list[R]:
     """`work` of each item on this rank. Raises Preempted before the next item once this process was asked to stop."""
     results: list[R] = []

@@ -110,6 +110,43 @@ def test_every_rank_has_all_scores_and_did_its_share(world, cost) -> None:
     assert sorted(g for share in work for g in share) == sorted(GENOTYPES)
 
 
+@pytest.mark.parametrize("world", [1, 3])
+def test_ranks_that_take_turns_have_all_scores_and_score_each_once(world) -> None:
+    work, places, lock = [[] for _ in range(world)], iter(range(len(GENOTYPES))), threading.Lock()
+
+    def turns(count):
+        while True:
+            with lock:
+                place = next(places, count)
+            if place >= count:
+                return
+            yield place
+
+    def score(rank, gather):
+        inner = FunctionEvaluator(lambda g: work[rank].append(g) or function(g))
+        return Sharded(inner, rank, world, gather, SCORE, turns=turns).evaluate(GENOTYPES)
+
+    assert Ranks(world).run(score) == [FunctionEvaluator(function).evaluate(GENOTYPES)] * world
+    assert sorted(g for taken in work for g in taken) == sorted(GENOTYPES)
+    if world == 1:
+        assert work[0] == sorted(GENOTYPES, key=SCORE, reverse=True), "the dearest first"
+
+
+def test_a_rank_that_is_asked_to_stop_stops_all_with_the_same_exception() -> None:
+    class Stop(Exception):
+        pass
+
+    def score(rank, gather):
+        def one(genotype):
+            if rank == 1:
+                raise Stop("SIGTERM")
+            return 1.0
+
+        return Sharded(FunctionEvaluator(one), rank, 3, gather, stopped=Stop).evaluate(GENOTYPES)
+
+    assert [(type(error), str(error)) for error in Ranks(3).run(score)] == [(Stop, "SIGTERM")] * 3
+
+
 def test_one_rank_that_fails_stops_all_and_leaves_none_waiting() -> None:
     def fragile(genotype):
         if genotype == (0, 0, 1):

@@ -36,6 +36,9 @@ def test_three_ranks_give_the_bits_of_one(tmp_path, one_process) -> None:
     spec = importlib.util.spec_from_file_location("ranks", SCRIPT)
     ranks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(ranks)
+    taken = [row.pop("taken") for row in everyone]
+    for number, count in enumerate((5, 0, 7)):
+        assert sorted(place for theirs in taken for place in theirs[number]) == list(range(count))
     alone = ranks.results(one_process)
     assert alone["examples"] == 28
     for row in everyone:
