@@ -12,6 +12,7 @@ from subshot.data.digits import write_digits
 from subshot.launch.config import SupernetConfig, VisionConfig
 from subshot.launch.domain import Scorer
 from subshot.launch.presets import digits
+from subshot.launch.run_log import RunLog
 from subshot.launch.vision import Images, make_space, make_supernet, open_images
 from subshot.launch.vision_scoring import make_scorer
 from subshot.supernet.base import extract
@@ -49,7 +50,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionConfig, Cha
 def scorer_of(setting: tuple[VisionConfig, ChainSupernet, Images, RunDir], **score: str) -> Scorer:
     config, supernet, images, run = setting
     changed = replace(config, score=replace(config.score, **score))  # type: ignore[arg-type]
-    return make_scorer(changed, supernet, images, WORLD, run)
+    return make_scorer(changed, supernet, images, WORLD, run, RunLog(run, is_main=False))
 
 
 def test_path_loss_finds_the_choice_that_costs_loss(setting) -> None:  # type: ignore[no-untyped-def]

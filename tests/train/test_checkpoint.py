@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
-import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,29 +66,34 @@ def test_names_do_not_mix(tmp_path: Path, one_process: World) -> None:
     assert not checkpoint_paths(tmp_path, "rank-1") and checkpoint_paths(tmp_path, "rank-10")
 
 
-def _write_for_ever(folder: Path) -> None:
-    step = 0
-    while True:
-        step += 1
-        save_checkpoint(folder, "warmup", step, state_of(step, 200_000))
+WRITE_FOR_EVER = """
+import sys
+from pathlib import Path
+import torch
+from subshot.train.checkpoint import save_checkpoint
+step = 0
+while True:
+    step += 1
+    save_checkpoint(Path(sys.argv[1]), "warmup", step, {"step": step, "weights": torch.zeros(200_000)})
+"""
 
 
 def test_kills_at_any_instant_leave_one_that_loads(tmp_path: Path, one_process: World) -> None:
-    context, reached = multiprocessing.get_context("spawn"), 0
-    writer = context.Process(target=_write_for_ever, args=(tmp_path,))
-    writer.start()
+    reached = 0
+    writer = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)])
+    end = time.monotonic() + 100
     while len(checkpoint_paths(tmp_path, "warmup")) < 2:
+        assert writer.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     for pause in (0.0, 0.013, 0.031):
         time.sleep(pause)
-        assert writer.pid is not None
-        os.kill(writer.pid, signal.SIGSTOP)  # as a kill would leave the folder
+        writer.send_signal(signal.SIGSTOP)  # as a kill would leave the folder
         step, said = load(tmp_path, one_process)
         assert step >= reached and said == []
         reached = step
-        os.kill(writer.pid, signal.SIGCONT)
+        writer.send_signal(signal.SIGCONT)
     writer.kill()
-    writer.join()
+    writer.wait()
     step, said = load(tmp_path, one_process)
     assert step >= reached and said == []
     save_checkpoint(tmp_path, "warmup", step + 1, state_of(step + 1))
