@@ -13,6 +13,7 @@ from subshot.launch.config import SupernetConfig, VisionConfig
 from subshot.launch.domain import Scorer
 from subshot.launch.presets import digits
 from subshot.launch.run_log import RunLog
+from subshot.launch.scoring import alone
 from subshot.launch.vision import Images, make_space, make_supernet, open_images
 from subshot.launch.vision_scoring import make_scorer
 from subshot.supernet.base import extract
@@ -72,10 +73,11 @@ def test_one_shot_is_the_accuracy_of_a_recalibrated_copy(setting) -> None:  # ty
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
     scorer = scorer_of(setting, kind="one_shot")
     scores = scorer.evaluator.evaluate(GENOTYPES)
-    assert scores == scorer.evaluator.evaluate(GENOTYPES)
+    uncached = alone(scorer.evaluator)
+    assert scores == uncached.evaluate(GENOTYPES) == uncached.evaluate(GENOTYPES)
     for name, value in supernet.state_dict().items():
         assert torch.equal(value, before[name])
-    inner = scorer.evaluator.evaluator.function  # the OneShot behind Sharded and FunctionEvaluator
+    inner = uncached.function  # the OneShot
     assert sum(len(batch.labels) for batch in inner.validation) == config.score.validation_images
     subnet = extract(supernet, GENOTYPES[0])
     recalibrate_batchnorm(subnet, inner.calibration, image_task())
