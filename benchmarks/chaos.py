@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,6 +55,8 @@ STAGES = {
 Stage = Literal["images", "clicks", "training-free", "images-retrained", "clicks-retrained"]
 AFTER = "-retrained"
 IMAGES_A_CLASS = 20
+EARLY, ONE_ALONE = 0.2, 0.3
+"""The shares of kills that hit a run that is being opened, and that hit one process of several."""
 PERIODIC = ["--checkpoint-minutes=0.01"]
 """So often that a kill in the warm-up may meet one being written."""
 
@@ -115,16 +118,14 @@ def family(pid: int) -> list[int]:
     return [pid, *(found for child in children for found in family(child))]
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to all processes of a command at once, the launcher first."""
-    for pid in family(process.pid):
-        try:
+def kill(process: subprocess.Popen[str], only: random.Random | None = None) -> None:
+    """SIGKILL to all processes of a command at once, the launcher first; with `only` to one of them, a random one, whose
+    loss the others have to notice and to end after."""
+    hit = family(process.pid)
+    for pid in hit if only is None else [only.choice(hit[1:] or hit)]:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-    assert process.stderr is not None
-    process.stderr.close()
+    process.communicate(timeout=200)
 
 
 def begun(job: str, run: RunDir, process: subprocess.Popen[str], since: float) -> bool:
@@ -134,6 +135,15 @@ def begun(job: str, run: RunDir, process: subprocess.Popen[str], since: float) -
         if record is not None and record.begun_unix > since:
             return True
         time.sleep(0.01)
+    return False
+
+
+def claimed(stage: str, run: RunDir, process: subprocess.Popen[str]) -> bool:
+    """Waits until the run's folder is claimed; False where the command ended before."""
+    while process.poll() is None:
+        if run.claim_json(job_of(stage)).is_file():
+            return True
+        time.sleep(0.001)
     return False
 
 
@@ -168,19 +178,23 @@ def disturbed(
     for _ in range(kills):
         ranks, since = rng.choice(world.ranks), time.time()
         process = start(stage, run, ranks, at)
-        if not begun(job_of(stage), run, process, since):
+        early = rng.random() < EARLY  # from the claim on, before the job says that it runs
+        if not (claimed(stage, run, process) if early else begun(job_of(stage), run, process, since)):
             process.communicate()
             break
-        delay = rng.uniform(0.0, seconds)
+        delay = rng.uniform(0.0, 0.05 if early else seconds)
         time.sleep(delay)
         if process.poll() is not None:
             process.communicate()
             break
-        kill(process)
+        alone = ranks > 1 and rng.random() < ONE_ALONE
+        kill(process, rng if alone else None)
         hit += 1
         beats = read_heartbeats(run, job_of(stage))
         where = f"{beats[0].stage} {beats[0].done}" if beats else "nothing yet"
-        print(f"  {stage}: killed on {ranks} process(es) after {delay:5.2f} s, at {where}", flush=True)
+        whom = f"one of {ranks} processes" if alone else f"{ranks} process(es)"
+        when = "in opening the run" if early else f"after {delay:5.2f} s, at {where}"
+        print(f"  {stage}: killed {whom} {when}", flush=True)
     last = rng.choice(world.ranks)
     finish(stage, run, last, at)
     print(f"  {stage}: ended on {last} process(es)", flush=True)

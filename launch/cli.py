@@ -27,8 +27,8 @@ def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to
     except (ValueError, OSError) as error:
         if is_main():
             print(f"error: {sentence(error, how_to_resume)}", file=sys.stderr)
-        elif isinstance(error, DataError):  # a file that this process alone may have read
-            print(f"error on another process: {error}", file=sys.stderr)
+        elif isinstance(error, DataError | OSError):  # of a file that this process alone may have read or written
+            print(f"error on another process: {sentence(error, how_to_resume)}", file=sys.stderr)
         return USER_MISTAKE
     except Preempted as reason:
         if is_main():

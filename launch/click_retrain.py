@@ -199,6 +199,8 @@ def run_trials(
 
     def run_one(trial: Trial) -> None:
         with claimed(run.claim_json(f"training-{trial.name}"), f"the training of {trial.name}"):
+            if trial != deliverable and finished(trial, config, data, run) is not None:
+                return  # an element of an array was faster
             trained = train(trial, config, space, data, run, world, log)
             if trial == deliverable and trained.record["diverged"] is None:
                 hand_over(trial, trained.network, trained.tables, trained.record, config, space, data, run)

@@ -54,6 +54,8 @@ def trial_settings(trial: Trial, config: ClickConfig, data: ClickData) -> dict[s
         "layer_norm": config.retrain.layer_norm and trial.contender.genotype is not None,
         "table_optimizer": config.tables.optimizer,
         "data": data.fingerprint()["manifest_sha256"],
+        "run_seed": config.seed,
+        "space": to_json(config.space),
     }
 
 
@@ -102,7 +104,10 @@ def train(
     total, kept_for = recipe.epochs * loader.steps_per_epoch, hash_of(trial_settings(trial, config, data))
     start, losses, diverged = 0, [], None
     state = load_checkpoint(run.checkpoints, trial.name, alone, log.line, torch.device("cpu"))
-    if state is not None and state["settings"] == kept_for:
+    if state is not None and state["settings"] != kept_for:
+        log.line(f"{trial.name}: its checkpoint is of other settings and is deleted")
+        remove_checkpoints(run.checkpoints, trial.name)
+    elif state is not None:
         start, losses = restore_state(state, network, optimizer), state["losses"].tolist()
         tables.load_state(state["tables"])
         log.line(f"{trial.name}: continues after step {start}")

@@ -140,13 +140,28 @@ def read_config(run: RunDir) -> RunConfig:
     return from_json(type(PRESETS[preset]()), record, str(run.config_json))
 
 
-def require_same_data(run: RunDir, found: dict[str, Any], accept: tuple[str, ...]) -> None:
-    """Raises ValueError where the data are not those that the run was begun with, but for accepted differences."""
-    begun_with = read_json(run.data_json) if run.data_json.is_file() else {}
-    changed = [line for line in differences(begun_with, found, "data") if line.split(":")[0] not in accept]
-    if changed:
-        names = " ".join(line.split(":")[0] for line in changed)
+def changes_since_begun(
+    run: RunDir, config: dict[str, Any] | None = None, data: dict[str, Any] | None = None
+) -> list[str]:
+    """A line for each setting, property of the data, or schema that is not what the run was begun with.
+
+    config: the present `saved_form`; None where the run's own settings are taken, and only the schema can differ.
+    """
+    saved = read_json(run.config_json)
+    if config is None:
+        config = {**saved, "schema_version": RUN_SCHEMA_VERSION}
+    changes = differences(saved, config)
+    if data is not None:
+        changes += differences(read_json(run.data_json) if run.data_json.is_file() else {}, data, "data")
+    return changes
+
+
+def require_accepted(run: RunDir, changes: list[str], accept: tuple[str, ...]) -> None:
+    """Raises ValueError with all changes that are not accepted by name."""
+    refused = [change for change in changes if change.split(":")[0] not in accept]
+    if refused:
+        names = " ".join(change.split(":")[0] for change in refused)
         raise ValueError(
-            f"the data are not those that {run.root} was begun with ({'; '.join(changed)}); give the same ones, "
-            f"or, where the change is meant, add --accept {names}"
+            f"{run.root} was begun with other settings or data ({'; '.join(refused)}); go on with the same ones, or, "
+            f"where the change is meant, add --accept {names}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from subshot.train.claim import Claimed, claimed, process_started
@@ -48,10 +48,11 @@ def job(run: RunDir, name: str, command: Sequence[str], world: World) -> Iterato
     pulse.beat("starting", 0, 0)
 
     def end(state: State, message: str) -> None:
-        if record is not None:
-            end_job(run, record, state, message, pulse.progress)
-        elif state == "failed":
-            pulse.fail(message)
+        with suppress(OSError):  # a full disk, which the error on its way tells of
+            if record is not None:
+                end_job(run, record, state, message, pulse.progress)
+            elif state == "failed":
+                pulse.fail(message)
 
     try:
         yield pulse
@@ -67,14 +68,15 @@ def job(run: RunDir, name: str, command: Sequence[str], world: World) -> Iterato
     except BaseException as error:
         end("failed", f"{type(error).__name__}: {error}")
         raise
-    end("finished", "")
+    if record is not None:
+        end_job(run, record, "finished", "", pulse.progress)
 
 
 def what_happened(run: RunDir, name: str, world: World) -> tuple[str, bool]:
     """(A sentence on the other processes after one was lost, whether one of them failed for a reason of its own)."""
     end = time.monotonic() + LAST_WORDS_SECONDS
     while True:
-        others = [beat for beat in read_heartbeats(run, name) if beat.rank != world.rank]
+        others = [beat for beat in beats_since_begun(run, name) if beat.rank != world.rank]
         failed = [f"process {beat.rank} failed: {beat.failure}" for beat in others if beat.failure]
         gone = [f"process {beat.rank} on {beat.host} is gone" for beat in others if is_gone(beat)]
         if failed or time.monotonic() > end:
@@ -85,7 +87,13 @@ def what_happened(run: RunDir, name: str, world: World) -> tuple[str, bool]:
         f"{beat.stage} {beat.done}"
         for beat in others
     ]
-    return "; ".join(failed or gone or ages), bool(failed)
+    return "; ".join(failed or gone or ages) or "another process has given no sign yet", bool(failed)
+
+
+def beats_since_begun(run: RunDir, name: str) -> list[Heartbeat]:
+    """Without those of an earlier start."""
+    record = read_job(run, name)
+    return [beat for beat in read_heartbeats(run, name) if record is None or beat.beat_unix >= record.begun_unix - 1.0]
 
 
 def is_gone(beat: Heartbeat) -> bool:
@@ -94,7 +102,9 @@ def is_gone(beat: Heartbeat) -> bool:
 
 
 def _speaks(run: RunDir, name: str, world: World) -> bool:
-    """Whether this is the first process that is left, and the main one ended without a word."""
+    """Whether the main process ended without a word, or hangs, and so does every other before this one."""
+    time.sleep(1.0)  # the main process, where it lives, has written by now how the job ended
     record = read_job(run, name)
     earlier = [beat for beat in read_heartbeats(run, name) if beat.rank < world.rank]
-    return record is not None and record.state == "running" and all(is_gone(beat) for beat in earlier)
+    silent = all(is_gone(beat) or time.time() - beat.beat_unix > LAST_WORDS_SECONDS for beat in earlier)
+    return record is not None and record.state == "running" and silent

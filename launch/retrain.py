@@ -18,13 +18,16 @@ import torch
 import tyro
 
 from subshot.launch.cli import again, go_on, run_command
-from subshot.launch.domain import RetrainPlan, open_domain, read_config, require_same_data
-from subshot.launch.job import job
+from subshot.launch.click_config import ClickConfig
+from subshot.launch.domain import RetrainPlan, changes_since_begun, open_domain, read_config, require_accepted
+from subshot.launch.job import claimed_by_main, job
 from subshot.launch.manifest import element_of, freeze
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.run_dir import RunDir
+
+IMAGES_MINUTES, CTR_MINUTES = 30.0, 1440.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class RetrainArguments:
     """Properties of the data that may differ from those of the search, each by the name that the refusal gives it."""
     checkpoint_minutes: float = 10.0
     """A checkpoint is written at least so often; a kill without notice loses no more training than that."""
-    timeout_minutes: float = 30.0
-    """How long a process waits for another one before it gives up."""
+    timeout_minutes: float | None = None
+    """How long a process waits for another one before it gives up; None: 30 for images, whose processes meet at every
+    step, and 1440 for CTR, where one may wait while another trains a whole network."""
 
     def __post_init__(self) -> None:
         for name, least in (("top", 1), ("controls", 0), ("seeds", 1)):
@@ -77,7 +81,7 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
         config = replace(config, data=arguments.data)
     torch.set_num_threads(config.threads)
     domain = open_domain(config, world)
-    require_same_data(run, domain.fingerprint(), arguments.accept)
+    require_accepted(run, changes_since_begun(run, data=domain.fingerprint()), arguments.accept)
     plan = RetrainPlan(arguments.top, arguments.controls, arguments.seeds)
     if arguments.freeze:
         manifest = domain.manifest(plan, run)
@@ -90,7 +94,8 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
     if index is not None:
         name, element = f"retrain-{index}", element_of(run, domain.manifest(plan, run), index)
     part = name if element is not None else None
-    with job(run, name, again(), world) as pulse, RunLog(run, world.is_main, pulse, part) as log:
+    claim = claimed_by_main(run.claim_json(name), f"launch/retrain.py as {name} in {run.root}", world)
+    with claim, job(run, name, again(), world) as pulse, RunLog(run, world.is_main, pulse, part) as log:
         if element is not None:
             winner = domain.retrain_element(element, run, log)
         else:
@@ -103,12 +108,21 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
             print(winner)
 
 
+def patience_minutes(arguments: RetrainArguments) -> float:
+    """How long a collective waits."""
+    if arguments.timeout_minutes is not None:
+        return arguments.timeout_minutes
+    run = RunDir(arguments.run)
+    is_ctr = run.config_json.is_file() and isinstance(read_config(run), ClickConfig)
+    return CTR_MINUTES if is_ctr else IMAGES_MINUTES
+
+
 def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
         arguments = tyro.cli(RetrainArguments, prog="launch/retrain.py", description=__doc__)
-        with joined_world(arguments.timeout_minutes, arguments.checkpoint_minutes) as world:
+        with joined_world(patience_minutes(arguments), arguments.checkpoint_minutes) as world:
             retrain(arguments, world)
 
     return run_command(command, lambda: rank == 0, go_on())

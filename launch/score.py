@@ -23,7 +23,7 @@ import tyro
 from subshot.launch.cli import again, go_on, run_command
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
-from subshot.launch.domain import Domain, Scorer, open_domain, read_config, require_same_data
+from subshot.launch.domain import Domain, Scorer, changes_since_begun, open_domain, read_config, require_accepted
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import alone
@@ -31,7 +31,7 @@ from subshot.search.evaluator import Evaluator
 from subshot.search.history import Proposal, scored
 from subshot.supernet.space import Genotype
 from subshot.train.dist import World, joined_world, of_main, together, unless_stopped
-from subshot.train.run_dir import RunDir, append_jsonl, read_jsonl
+from subshot.train.run_dir import RunDir, append_jsonl, whole_rows
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class ScoreArguments:
     """Instead of the folder that the search used; the same data elsewhere."""
     accept: tuple[str, ...] = ()
     """Properties of the data that may differ from those of the search, each by the name that the refusal gives it."""
-    timeout_minutes: float = 30.0
-    """How long a process waits for another one before it gives up."""
+    timeout_minutes: float = 1440.0
+    """How long a process that has scored its part waits for the others."""
 
     def __post_init__(self) -> None:
         for name in ("population", "of"):
@@ -78,7 +78,7 @@ def score(arguments: ScoreArguments, world: World) -> None:
     require_ready(config, run)
     torch.set_num_threads(config.threads)
     domain = open_domain(config, replace(world, rank=0, size=1))
-    require_same_data(run, domain.fingerprint(), arguments.accept)
+    require_accepted(run, changes_since_begun(run, data=domain.fingerprint()), arguments.accept)
     genotypes = population_of(domain, config.seed, arguments.population)
     scorer: Scorer | None = None
     for index in arguments.shares:
@@ -86,7 +86,7 @@ def score(arguments: ScoreArguments, world: World) -> None:
         name = share_name(index)
         with claim, job(run, name, again(), world) as pulse, RunLog(run, world.is_main, pulse, name) as log:
             if scorer is None:
-                scorer = domain.scorer(domain.warm(run, log), run, log)
+                scorer = built(domain, run, log, world)
                 log.line(f"{len(genotypes)} different networks; score: {scorer.name}")
             share = genotypes[index :: arguments.of]
             score_share(index, share, domain, alone(scorer.evaluator), world, run, log)
@@ -98,7 +98,7 @@ def score_share(
     index: int, share: list[Genotype], domain: Domain, evaluator: Evaluator, world: World, run: RunDir, log: RunLog
 ) -> None:
     """Scores what the files of this share lack. Raises Preempted on every rank where one was asked to stop."""
-    before = scored_before(run, index)
+    before = scored_before(run, index, log)
     missing = of_main([genotype for genotype in share if genotype not in before], world)
     mine = missing[world.rank :: world.size]
     path = run.scores_jsonl(share_name(index), world.rank)
@@ -106,11 +106,11 @@ def score_share(
     path.touch()
 
     def one(place: int) -> None:
-        log.beat(share_name(index), place, len(mine))
+        log.beat(share_name(index), len(share) - len(missing) + place, 0)
         append_jsonl(path, [row_of(mine[place], domain, evaluator)])
 
     together(lambda: unless_stopped(range(len(mine)), one, world), world)
-    log.beat(share_name(index), len(mine), len(mine))
+    log.beat(share_name(index), len(share), len(share))
     log.line(f"share {index}: {len(missing)} scored now, {len(share) - len(missing)} before")
 
 
@@ -126,9 +126,17 @@ def row_of(genotype: Genotype, domain: Domain, evaluator: Evaluator) -> dict[str
     }
 
 
-def scored_before(run: RunDir, index: int) -> set[Genotype]:
+def built(domain: Domain, run: RunDir, log: RunLog, world: World) -> Scorer:
+    """Each process's own scorer. Raises Preempted on all of them where one was asked to stop."""
+    found: list[Scorer] = []
+    together(lambda: found.append(domain.scorer(domain.warm(run, log), run, log)), world)
+    return found[0]
+
+
+def scored_before(run: RunDir, index: int, log: RunLog) -> set[Genotype]:
     """Whatever number of processes scored them."""
-    return {tuple(row["genotype"]) for path in run.all_scores(share_name(index)) for row in read_jsonl(path)}
+    paths = run.all_scores(share_name(index))
+    return {tuple(row["genotype"]) for path in paths for row in whole_rows(path, log.line)}
 
 
 def population_of(domain: Domain, seed: int, count: int) -> list[Genotype]:

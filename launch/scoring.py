@@ -4,6 +4,7 @@ down before the next is begun, so that a kill loses none but those in the making
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Cached, Evaluator, FunctionEvaluator, Infeasible, Score, Sharded, TermScore
 from subshot.supernet.space import Genotype
 from subshot.train.dist import World, gather_objects, of_main, stop_agreed, turn_taker, unless_stopped
-from subshot.train.run_dir import RunDir, append_jsonl, read_jsonl
+from subshot.train.run_dir import RunDir, append_jsonl, whole_rows
 from subshot.train.stopping import Preempted
 
 JOB = "search"
@@ -22,9 +23,12 @@ JOB = "search"
 class Journaled:
     """Scores genotypes one at a time with a function and appends each score to a file of this process alone."""
 
-    def __init__(self, function: Callable[[Genotype], Score], path: Path, world: World, log: RunLog) -> None:
+    def __init__(
+        self, function: Callable[[Genotype], Score], path: Path, world: World, log: RunLog, given: int = 0
+    ) -> None:
+        """given: the scores of all earlier starts, so that the count in a heartbeat tells whether there was headway."""
         self.function, self.path, self.world, self.log = function, path, world, log
-        self.given = 0
+        self.given = given
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
         """Raises Preempted, between two of them, once this process was asked to stop."""
@@ -44,7 +48,7 @@ def shared_evaluator(
     """An evaluator that every process holds alike. What an earlier start of the search scored is not scored again."""
     known = _known_scores(world, run, log)
     gather = partial(gather_objects, world=world)
-    own = Journaled(function, run.scores_jsonl(JOB, world.rank), world, log)
+    own = Journaled(function, run.scores_jsonl(JOB, world.rank), world, log, len(known))
     shared = Sharded(own, world.rank, world.size, gather, cost, stopped=Preempted, turns=turn_taker(world))
     return Cached(shared, known)
 
@@ -59,21 +63,25 @@ def alone(evaluator: Evaluator) -> Evaluator:
 def together_evaluator(function: Callable[[Genotype], Score], world: World, run: RunDir, log: RunLog) -> Evaluator:
     """Like `shared_evaluator`, for a function in which all processes work on one candidate: the main one writes."""
 
+    known = _known_scores(world, run, log)
+    count = itertools.count(len(known) + 1)
+
     def score(genotype: Genotype) -> Score:
         if stop_agreed(world):
             raise Preempted(f"{world.marks.stop_signal or 'a signal to another process'}, between two candidates")
         found = function(genotype)
         if world.is_main:
             append_jsonl(run.scores_jsonl(JOB, 0), [score_row(genotype, found)], durable=False)
+        log.beat("scoring", next(count), 0)
         return found
 
-    return Cached(FunctionEvaluator(score), _known_scores(world, run, log))
+    return Cached(FunctionEvaluator(score), known)
 
 
 def _known_scores(world: World, run: RunDir, log: RunLog) -> dict[Genotype, Score]:
     known: dict[Genotype, Score] = {}
     if world.is_main:
-        known = dict(scored_row(row) for path in run.all_scores(JOB) for row in read_jsonl(path))
+        known = dict(scored_row(row) for path in run.all_scores(JOB) for row in whole_rows(path, log.line))
     known = of_main(known, world)
     if known:
         log.line(f"{len(known)} scores were given before the stop and are kept")

@@ -18,8 +18,8 @@ import torch
 import tyro
 
 from subshot.launch.cli import USER_MISTAKE, again, go_on, run_command
-from subshot.launch.config import RunConfig, differences
-from subshot.launch.domain import open_domain, read_config, saved_form
+from subshot.launch.config import RunConfig
+from subshot.launch.domain import changes_since_begun, open_domain, read_config, require_accepted, saved_form
 from subshot.launch.environment import describe_environment
 from subshot.launch.explore import explore
 from subshot.launch.job import claimed_by_main, job
@@ -27,8 +27,8 @@ from subshot.launch.plan import write_plan
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
-from subshot.train.dist import World, barrier, joined_world
-from subshot.train.run_dir import RunDir, file_digest, read_json, remove_abandoned, write_json
+from subshot.train.dist import World, barrier, gather_objects, joined_world
+from subshot.train.run_dir import RunDir, file_digest, remove_abandoned, write_json
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -92,20 +92,15 @@ def open_run(
     data: the data's fingerprint. Raises ValueError, on every rank, with all that differs and is not accepted.
     """
     wanted, changes = saved_form(config), list[str]()
+    if any(seen != data for seen in gather_objects(data, world)):
+        raise ValueError("the processes see different data under the same path; give all nodes the same files")
     if run.config_json.is_file():
         if not resume:
             raise ValueError(
                 f"{run.root} holds a run already; add --resume to go on with it, or choose another --run-dir"
             )
-        begun_with = read_json(run.data_json) if run.data_json.is_file() else {}
-        changes = differences(read_json(run.config_json), wanted) + differences(begun_with, data, "data")
-        refused = [change for change in changes if change.split(":")[0] not in accept]
-        if refused:
-            names = " ".join(change.split(":")[0] for change in refused)
-            raise ValueError(
-                f"{run.root} was begun with other settings or data ({'; '.join(refused)}); resume with the same ones, "
-                f"or, where the change is meant, add --accept {names}"
-            )
+        changes = changes_since_begun(run, wanted, data)
+        require_accepted(run, changes, accept)
         read_config(run)
     elif accept:
         raise ValueError(f"--accept {' '.join(accept)}: {run.root} holds no run that anything could differ from")
@@ -113,8 +108,8 @@ def open_run(
     if world.is_main:
         remove_abandoned(run.root)
         if changes:
-            for path in run.all_scores("search"):  # given under the old settings
-                path.unlink()
+            for path in (*run.all_scores("*"), run.score_json, run.indicators_json):  # made under the old settings
+                path.unlink(missing_ok=True)
         write_json(run.data_json, data)
         write_json(run.config_json, wanted)
         write_json(run.environment_json, describe_environment(config, world))

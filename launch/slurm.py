@@ -30,7 +30,7 @@ from subshot.launch.slurm_scripts import (
     script_path,
     scripts,
 )
-from subshot.train.run_dir import RunDir, read_json, replacing
+from subshot.train.run_dir import RunDir, replacing
 
 NEEDS = {SCORE: SEARCH, RETRAIN: SEARCH, REST: RETRAIN}
 
@@ -102,16 +102,10 @@ def without_place(arguments: list[str]) -> list[str]:
 
 def require_same_settings(config: Any, accept: tuple[str, ...], run: RunDir) -> None:
     """Raises ValueError where the folder holds a run of other settings, which are not accepted."""
-    from subshot.launch.config import differences
-    from subshot.launch.domain import saved_form
+    from subshot.launch.domain import changes_since_begun, require_accepted, saved_form
 
-    changed = differences(read_json(run.config_json), saved_form(config)) if run.config_json.is_file() else []
-    refused = [change for change in changed if change.split(":")[0] not in accept]
-    if refused:
-        raise ValueError(
-            f"{run.root} was begun with other settings ({'; '.join(refused)}); go on with the same ones, take "
-            "another --run-dir, or name what is meant with --accept"
-        )
+    if run.config_json.is_file():
+        require_accepted(run, changes_since_begun(run, saved_form(config)), accept)
 
 
 def require_data(config: Any) -> None:

@@ -34,7 +34,7 @@ from subshot.train.ema import RunningAverage
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.recipe import make_optimizer
-from subshot.train.run_dir import RunDir, WinnerDir, read_json
+from subshot.train.run_dir import RunDir, WinnerDir, read_json, remove_abandoned
 from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.task import image_task
 
@@ -137,7 +137,8 @@ def train_one(
     """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
     folder = run.winner(job.name)
     assert job.genotype is not None, "no baselines among images"
-    settings = {"genotype": list(job.genotype), "seed": job.seed, "data": train.fingerprint} | to_json(config.retrain)
+    settings = {"genotype": list(job.genotype), "seed": job.seed, "run_seed": config.seed, "data": train.fingerprint}
+    settings |= {"space": to_json(config.space), **to_json(config.retrain)}
     if folder.metrics_json.is_file():
         require_same(read_json(folder.metrics_json)["settings"], settings, folder)
         if world.is_main:
@@ -169,6 +170,7 @@ def train_one(
         )
         sample = next(iter(golden)).to(torch.device("cpu"))
         tested = tested.cpu().eval()
+        remove_abandoned(folder.root)
         write_winner(folder, tested, config, space, genotype, train.classes, sample, metrics)
         remove_checkpoints(folder.checkpoints, CHECKPOINT)
     barrier(world)
@@ -241,6 +243,7 @@ def _fit(
             save_checkpoint(checkpoints, CHECKPOINT, done, state)
         if result.save:
             world.marks.saved()
+            barrier(world)  # a launcher gives processes that stay little time after the first has left
         if result.stop and done < total:
             raise Preempted(stopped_at(world.marks, f"step {done} of {total} of {job.name}"))
     return network if average is None else average.network

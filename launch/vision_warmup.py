@@ -139,6 +139,7 @@ def warm_up(
             save_checkpoint(run.checkpoints, CHECKPOINT, done, state)
         if result.save:
             world.marks.saved()
+            barrier(world)  # a launcher gives processes that stay little time after the first has left
         if result.stop and done < total:
             raise Preempted(stopped_at(world.marks, f"step {done} of {total} of the warm-up"))
     if total > start:

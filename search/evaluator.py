@@ -98,6 +98,8 @@ class _Failure:
     rank: int
     message: str
     stopped: bool
+    expected: bool
+    """Whether it was a ValueError or an OSError: what a user or a disk can be the cause of."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,11 @@ class Sharded:
     Every rank must call `evaluate` with the same genotypes. `gather` is the one collective: it takes this rank's list
     and returns the lists of all ranks in rank order. With `cost` the dearest are dealt first, back and forth over the
     ranks, so that the shares cost about the same. `turns` deals at the time instead: given a number of genotypes it
-    yields the places that this rank is to take next in the order of their cost, each place to one rank. Where the
-    evaluator raises on one rank, all ranks raise, and none is left waiting: the error itself there, RuntimeError on the
-    others, and `stopped` on all of them where it was that, the exception of a rank that was asked to stop.
+    yields the places that this rank is to take next in the order of their cost, each place to one rank.
+
+    Where the evaluator raises on one rank, all ranks raise, and none is left waiting: the error itself there; on the
+    others RuntimeError, or ValueError where it was that or an OSError; and `stopped` on all of them where it was that,
+    the exception of a rank that was asked to stop.
     """
 
     evaluator: Evaluator
@@ -132,7 +136,8 @@ class Sharded:
         except Exception as error:  # told to the other ranks, which wait in the collective, and raised again below
             failure = error
             stopped = self.stopped is not None and isinstance(error, self.stopped)
-            mine = [_Failure(self.rank, str(error) if stopped else f"{type(error).__name__}: {error}", stopped)]
+            message = str(error) if stopped else f"{type(error).__name__}: {error}"
+            mine = [_Failure(self.rank, message, stopped, isinstance(error, ValueError | OSError))]
         gathered = self.gather(mine)
         if failure is not None:
             raise failure
@@ -141,7 +146,8 @@ class Sharded:
             if theirs and isinstance(theirs[0], _Failure):
                 if theirs[0].stopped and self.stopped is not None:
                     raise self.stopped(theirs[0].message)
-                raise RuntimeError(f"the evaluator failed on rank {theirs[0].rank}: {theirs[0].message}")
+                kind = ValueError if theirs[0].expected else RuntimeError
+                raise kind(f"the evaluator failed on rank {theirs[0].rank}: {theirs[0].message}")
             scores.update(theirs)
         return [scores[i] for i in range(len(genotypes))]
 

@@ -8,6 +8,7 @@ is named and the older one is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def save_checkpoint(folder: Path, name: str, step: int, state: Mapping[str, Any]
     try:
         with naming(folder / f"{name}-{step}.pt"):
             folder.mkdir(parents=True, exist_ok=True)
-            for abandoned in folder.glob(f".{name}-*.tmp"):
+            for abandoned in folder.glob(f".{name}-[0-9]*.tmp"):
                 abandoned.unlink(missing_ok=True)
             with temporary.open("wb") as file:
                 torch.save(dict(state), file)
@@ -44,8 +45,10 @@ def save_checkpoint(folder: Path, name: str, step: int, state: Mapping[str, Any]
     finally:
         temporary.unlink(missing_ok=True)
     others = [other for other in checkpoint_paths(folder, name) if other != path]
-    for old in others[KEPT - 1 :]:
-        old.unlink(missing_ok=True)
+    earlier = [other for other in others if (_step(other, name) or 0) < step]
+    for old in others:  # those of a later step were damaged, or are of something else
+        if old not in earlier[: KEPT - 1]:
+            old.unlink(missing_ok=True)
 
 
 def load_checkpoint(
@@ -77,7 +80,7 @@ def remove_checkpoints(folder: Path, name: str) -> None:
     """Deletes all of a name, when what they led to is finished."""
     for path in checkpoint_paths(folder, name):
         path.unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
+    with suppress(OSError):  # it is not empty, or not there: others' checkpoints may lie beside
         folder.rmdir()
 
 

@@ -8,13 +8,15 @@ two machines are never compared.
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from subshot.train.run_dir import put_in_place, read_json, temporary_beside, wri
 
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 60.0
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Claimed(ValueError):
@@ -83,8 +86,22 @@ def _linked(path: Path, me: Holder) -> bool:
         os.link(temporary, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _created(path, me)
     finally:
         temporary.unlink(missing_ok=True)
+    return True
+
+
+def _created(path: Path, me: Holder) -> bool:
+    """As `_linked`, where a file system knows no hard links: the file is there, and is written at once after."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(me)))
+    except FileExistsError:
+        return False
     return True
 
 
@@ -97,7 +114,8 @@ def _take_away(path: Path, dead: Holder) -> None:
         return
     try:
         if _read(aside) != dead:
-            os.link(aside, path)
+            with suppress(FileExistsError):  # renewed in between by its holder
+                os.link(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -108,13 +126,15 @@ def _renew(path: Path, me: Holder, what: str, released: threading.Event) -> None
     temporary, told = temporary_beside(path), False
     while not released.wait(RENEW_SECONDS):
         try:
-            if not _is_ours(path, me):
-                print(f"error: the claim on {what} was taken over by another process; ending at once", file=sys.stderr)
+            if not (_is_ours(path, me) or _is_ours(path, me, after_seconds=1.0)):
+                print(
+                    f"error: the claim on {what} was taken over, or its folder is gone; ending at once", file=sys.stderr
+                )
                 os._exit(1)
             me = replace(me, beats=me.beats + 1)
             write_json(temporary, asdict(me), durable=False)
             put_in_place(temporary, path, durable=False)
-        except OSError as error:  # a full disk ends what works on the run, not this thread; it goes on trying
+        except (OSError, ValueError) as error:  # a full disk ends the work, not this thread; it goes on trying
             if not told:
                 print(f"the claim {path} cannot be renewed: {error}", file=sys.stderr)
             told = True
@@ -131,7 +151,8 @@ def _is_silent(path: Path, holder: Holder, seconds: float) -> bool:
     return True
 
 
-def _is_ours(path: Path, me: Holder) -> bool:
+def _is_ours(path: Path, me: Holder, after_seconds: float = 0.0) -> bool:
+    time.sleep(after_seconds)  # another process may look at the claim, moved aside, for an instant
     holder = _read(path)
     return holder is not None and replace(holder, beats=0) == replace(me, beats=0)
 

@@ -26,8 +26,8 @@ R = TypeVar("R")
 class LostProcesses(RuntimeError):
     """Another process died, or did not come to a collective in time."""
 
-    speaks = False
-    """Whether this process, and no other, is to tell the user."""
+    speaks = True
+    """Whether this process is to tell the user, and no other does."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ def joined_world(timeout_minutes: float = 30.0, checkpoint_minutes: float = 10.0
             yield World(rank, size, device, marks)
             return
         backend = "nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+        world = World(rank, size, device, marks)
+        with _collective(world):
+            distributed.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
         try:
-            world = World(rank, size, device, marks)
             yield world
             barrier(world)  # nobody leaves while another is still at its part of a collective
         finally:
@@ -81,6 +82,8 @@ def _collective(world: World) -> Iterator[None]:
     """What gloo and NCCL raise where another process is missing becomes LostProcesses."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise LostProcesses(f"process {world.rank} of {world.size} lost another one: {reason}") from error
@@ -133,7 +136,8 @@ def together(work: Callable[[], R], world: World) -> list[R]:
 def turn_taker(world: World) -> Callable[[int], Iterator[int]]:
     """Deals work at the time: called alike on every rank with a count, it yields to each the places that it is the
     first to ask for, until all below the count are taken. All ranks call this; what they share is a counter in the
-    store where they met.
+    store where they met. A rank that was asked to stop takes the rest away from all, and the place that it gets must
+    not be worked on: see `unless_stopped`.
     """
     if world.size == 1:
         return lambda count: iter(range(count))
@@ -148,6 +152,8 @@ def turn_taker(world: World) -> Callable[[int], Iterator[int]]:
         while True:
             with _collective(world):
                 place = store.add(key, 1) - 1
+                if world.marks.stop:
+                    store.add(key, count)  # the others take no more of them
             if place >= count:
                 return
             yield place

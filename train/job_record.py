@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -95,7 +96,10 @@ def read_jobs(run: RunDir) -> list[JobRecord]:
 
 def read_heartbeats(run: RunDir, job: str) -> list[Heartbeat]:
     """Of the processes of a job's last start, by rank; those of an earlier start with more of them are left out."""
-    found = [_read(Heartbeat, path) for path in run.heartbeat_json(job, 0).parent.glob(f"{job}-rank*.json")]
+    found = []
+    for path in run.heartbeat_json(job, 0).parent.glob(f"{job}-rank*.json"):
+        with suppress(ValueError):  # of another version; the next beat replaces it
+            found.append(_read(Heartbeat, path))
     beats = sorted((beat for beat in found if beat is not None and beat.job == job), key=lambda beat: beat.rank)
     latest = max(beats, key=lambda beat: beat.beat_unix, default=None)
     return [beat for beat in beats if latest is not None and beat.rank < latest.processes]
@@ -135,18 +139,19 @@ class Pulse:
     def __init__(self, run: RunDir, job: str, rank: int, processes: int) -> None:
         self.run, self.job, self.rank, self.processes = run, job, rank, processes
         self.last: Heartbeat | None = None
-        self._stage_began = (time.time(), 0)
+        self._began: dict[str, tuple[float, int]] = {}
         self.progress = ""
         """The stage and count of the latest call, in words."""
 
     def beat(self, stage: str, done: int, total: int) -> None:
         now = time.time()
         self.progress = f"{stage} {done}"
-        if self.last is None or stage != self.last.stage or done < self.last.done:
-            self._stage_began = (now, done)
-        elif now - self.last.beat_unix < BEAT_EVERY_SECONDS and done < total:
-            return
-        began, first = self._stage_began
+        began, first = self._began.setdefault(stage, (now, done))
+        if done < first:
+            began, first = self._began[stage] = (now, done)
+        if self.last is not None and stage == self.last.stage and now - self.last.beat_unix < BEAT_EVERY_SECONDS:
+            if done < total or not total:
+                return
         rate = (done - first) / (now - began) if now > began else 0.0
         self.last = Heartbeat(
             self.job, self.rank, self.processes, stage, done, total, rate, socket.gethostname(), os.getpid(), now
@@ -161,7 +166,8 @@ class Pulse:
 
     def _write(self) -> None:
         assert self.last is not None, "there is something to write"
-        write_json(self.run.heartbeat_json(self.job, self.rank), asdict(self.last), durable=False)
+        with suppress(OSError):  # a missed heartbeat harms nothing; the work's own writes tell of a broken disk
+            write_json(self.run.heartbeat_json(self.job, self.rank), asdict(self.last), durable=False)
 
 
 def _read(kind: Any, path: Path) -> Any:

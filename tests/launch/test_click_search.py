@@ -311,7 +311,7 @@ def test_other_clicks_under_the_same_path_are_refused(
     prepare_clicks("criteo", raw, work / "other", PrepareOptions(max_rows_per_table=300))
     monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(alone.root), f"--data={work / 'other'}"])
     assert retrain.main() == 2
-    assert "the data are not those that" in capsys.readouterr().err
+    assert "was begun with other settings or data (data." in capsys.readouterr().err
 
 
 def test_a_diverging_warm_up_stops_with_the_reason(

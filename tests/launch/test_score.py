@@ -178,7 +178,7 @@ def test_without_an_index_all_shares_are_scored(
 def test_two_processes_give_the_scores_of_one(work: Path, runs: Callable[[str], RunDir]) -> None:
     run = runs("training_free")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    share = [str(run.root), "--population=8", "--of=7", "--index"]
+    share = [str(run.root), "--population=28", "--of=7", "--index"]
     done = subprocess.run(
         [*launcher, str(REPOSITORY / "launch" / "score.py"), *share, "6"],
         cwd=work,
@@ -250,4 +250,4 @@ def test_a_folder_without_a_run_and_other_data_are_refused(
         assert status_of(score, str(run.root), "--population=3") == 2
     finally:
         run.data_json.write_text(kept)
-    assert "was begun with (data.classes: 11 in the run, 10 now)" in capsys.readouterr().err
+    assert "was begun with other settings or data (data.classes: 11 in the run, 10 now)" in capsys.readouterr().err

@@ -56,6 +56,15 @@ def test_a_damaged_one_is_named_and_the_older_one_is_taken(tmp_path: Path, one_p
     assert len(said) == 1 and str(latest) in said[0] and "damaged" in said[0]
 
 
+def test_one_of_a_later_step_gives_way(tmp_path: Path, one_process: World) -> None:
+    """What was damaged, or was of other settings, must not be taken before what is written after it."""
+    save_checkpoint(tmp_path, "warmup", 10_000, state_of(10_000))
+    for step in (100, 200, 300):
+        save_checkpoint(tmp_path, "warmup", step, state_of(step))
+        assert load(tmp_path, one_process) == (step, [])
+    assert [path.name.split("-")[1] for path in checkpoint_paths(tmp_path, "warmup")] == ["000000300", "000000200"]
+
+
 def test_names_do_not_mix(tmp_path: Path, one_process: World) -> None:
     for name in ("rank-1-lr0.1-seed0", "rank-1", "rank-10"):
         save_checkpoint(tmp_path, name, 7, state_of(len(name)))
