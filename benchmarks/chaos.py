@@ -119,8 +119,8 @@ def family(pid: int) -> list[int]:
 
 
 def kill(process: subprocess.Popen[str], only: random.Random | None = None) -> None:
-    """SIGKILL to all processes of a command at once, the launcher first; with `only` to a random one of them, whose loss
-    the others have to notice, and to end."""
+    """SIGKILL to all processes of a command at once, the launcher first; with `only` to a random one of them, whose
+    loss the others have to notice, and to end."""
     hit = family(process.pid)
     for pid in hit if only is None else [only.choice(hit[1:] or hit)]:
         with suppress(ProcessLookupError):
