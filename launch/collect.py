@@ -36,7 +36,7 @@ class Outcome:
 
 def outcomes(run: RunDir) -> list[Outcome]:
     manifest = read_manifest(run)
-    queued = queued_elements(script(run, "retrain"))
+    queued = queued_elements(run.batch_script("retrain"))
     return [outcome(run, element, manifest.metric, queued) for element in manifest.elements]
 
 
@@ -63,10 +63,6 @@ def outcome(run: RunDir, element: Element, metric: str, queued: set[int]) -> Out
     if record.state == "running":
         return Outcome(element, "missing", why=f"killed without notice: silent for {silent:.0f} s")
     return Outcome(element, "stopped", why=first_line(record.message) or record.state)
-
-
-def script(run: RunDir, name: str) -> Path:
-    return run.slurm / f"{name}.sbatch"
 
 
 def queued_elements(path: Path) -> set[int]:
@@ -117,13 +113,13 @@ def to_submit(found: list[Outcome]) -> list[int]:
 
 def resubmission(run: RunDir, indices: list[int], name: str = "retrain") -> str:
     """The command that runs these elements, and for CTR what waits for them; without batch scripts one line each."""
-    path = script(run, name).resolve()
+    path = run.batch_script(name).resolve()
     if not path.is_file():
         folder = shlex.quote(str(run.root))
         return "\n".join(f"python launch/{name}.py {folder} --index {index}" for index in indices)
     array = f"--array={','.join(map(str, indices))}%{at_once(path)}"
     again = f"sbatch {array} {shlex.quote(str(path))}"
-    rest = script(run, "retrain-rest").resolve()
+    rest = run.batch_script("retrain-rest").resolve()
     if name != "retrain" or not rest.is_file():
         return again
     waiting = f'--dependency=afterok:"$(sbatch --parsable {array} {shlex.quote(str(path))})"'
@@ -153,7 +149,7 @@ def scored(run: RunDir) -> list[dict[str, Any]]:
 
 def missing_shares(run: RunDir) -> list[int]:
     """Those whose job did not finish and is not in the queue."""
-    path = script(run, "score")
+    path = run.batch_script("score")
     if not path.is_file():
         return []
     finished = {job.job for job in read_jobs(run) if job.state == "finished"}
@@ -164,7 +160,7 @@ def missing_shares(run: RunDir) -> list[int]:
 def score_lines(run: RunDir) -> tuple[list[str], bool]:
     """What a scored population gave, if there is one, and whether it is complete."""
     rows, missing = scored(run), missing_shares(run)
-    path = script(run, "score")
+    path = run.batch_script("score")
     if not rows and not path.is_file():
         return [], True
     given = [row for row in rows if row["score"] is not None]
@@ -178,7 +174,7 @@ def score_lines(run: RunDir) -> tuple[list[str], bool]:
 
 def rest_lines(run: RunDir, elements_done: bool) -> tuple[list[str], bool]:
     """Of what depends on the array (CTR): its table, or the command that submits it; and whether it is finished."""
-    path = script(run, "retrain-rest")
+    path = run.batch_script("retrain-rest")
     record = read_job(run, "retrain")
     if not path.is_file() or (record is not None and record.state == "finished"):
         return ["", *tested(read_json(run.comparison_json))] if run.comparison_json.is_file() else [], True

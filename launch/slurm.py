@@ -26,8 +26,6 @@ from subshot.launch.slurm_scripts import (
     SEARCH,
     Plan,
     SlurmConfig,
-    log_folder,
-    script_path,
     scripts,
 )
 from subshot.train.run_dir import RunDir, replacing
@@ -154,22 +152,22 @@ def submissions(plan: Plan) -> dict[str, list[str]]:
         words = ["sbatch", "--parsable"]
         if name in NEEDS:
             words += [f"--dependency=afterok:<{NEEDS[name]}>", "--kill-on-invalid-dep=yes"]
-        found[name] = [*words, str(script_path(plan.run, name))]
+        found[name] = [*words, str(plan.folder.batch_script(name))]
     return found
 
 
 def show(plan: Plan) -> None:
     for name, text in scripts(plan).items():
-        print(f"# ---- {script_path(plan.run, name)}\n{text}")
+        print(f"# ---- {plan.folder.batch_script(name)}\n{text}")
     print("# ---- submitted by")
     for name, command in submissions(plan).items():
         print(f"# {name}: {shlex.join(command)}")
 
 
 def write(plan: Plan) -> None:
-    log_folder(plan.run).mkdir(parents=True, exist_ok=True)
+    plan.folder.batch_logs.mkdir(parents=True, exist_ok=True)
     for name, text in scripts(plan).items():
-        with replacing(script_path(plan.run, name)) as temporary:
+        with replacing(plan.folder.batch_script(name)) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
@@ -177,7 +175,7 @@ def submit(plan: Plan) -> dict[str, str]:
     """Name and SLURM's id of every job. Raises ValueError where sbatch is missing or refuses."""
     if shutil.which("sbatch") is None:
         raise ValueError(
-            f"there is no sbatch here; the scripts are in {plan.run / 'slurm'}: give this command again on a login node"
+            f"there is no sbatch here; the scripts are in {plan.folder.slurm}: give this command again on a login node"
         )
     ids: dict[str, str] = {}
     for name, command in submissions(plan).items():
@@ -193,7 +191,7 @@ def submit(plan: Plan) -> dict[str, str]:
 
 def require_none_queued(plan: Plan) -> None:
     """Raises ValueError where jobs of this run wait or run already."""
-    found = [job for name in scripts(plan) for job in queued_jobs(script_path(plan.run, name))]
+    found = [job for name in scripts(plan) for job in queued_jobs(plan.folder.batch_script(name))]
     if found:
         raise ValueError(
             f"jobs of {plan.run} are in the queue already ({', '.join(found)}); look with "

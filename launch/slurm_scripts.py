@@ -11,6 +11,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from subshot.train.run_dir import RunDir
+
 SEARCH, SCORE, RETRAIN, REST = "search", "score", "retrain", "retrain-rest"
 TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")
 
@@ -107,6 +109,10 @@ class Plan:
     cpus: int
     """Threads a process, readers of images included."""
 
+    @property
+    def folder(self) -> RunDir:
+        return RunDir(self.run)
+
     def __post_init__(self) -> None:
         for path in (self.run, self.here, self.code):
             if any(character in str(path) for character in '"\\\n'):
@@ -122,14 +128,6 @@ def scripts(plan: Plan) -> dict[str, str]:
     if plan.has_rest:
         found[REST] = rest_script(plan)
     return found
-
-
-def script_path(run: Path, name: str) -> Path:
-    return run / "slurm" / f"{name}.sbatch"
-
-
-def log_folder(run: Path) -> Path:
-    return run / "slurm" / "logs"
 
 
 def which_networks(slurm: SlurmConfig) -> list[str]:
@@ -199,7 +197,7 @@ def score_script(plan: Plan) -> str:
 def header(plan: Plan, name: str, what: str, array: str = "") -> list[str]:
     """sbatch's options. Without an array: one task a node, which is torchrun."""
     slurm = plan.slurm
-    log = f"{log_folder(plan.run)}/".replace("%", "%%") + f"{name}-{'%A_%a' if array else '%j'}.log"
+    log = f"{plan.folder.batch_logs}/".replace("%", "%%") + f"{name}-{'%A_%a' if array else '%j'}.log"
     gpus = slurm.element_gpus if array else slurm.gpus_per_node
     lines = [
         f"--job-name={name}",

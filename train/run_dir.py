@@ -117,6 +117,14 @@ class RunDir:
         """Batch scripts, and what SLURM's jobs printed."""
         return self.root / "slurm"
 
+    def batch_script(self, name: str) -> Path:
+        """What SLURM is given; see launch/slurm_scripts.py."""
+        return self.slurm / f"{name}.sbatch"
+
+    @property
+    def batch_logs(self) -> Path:
+        return self.slurm / "logs"
+
     @property
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"

@@ -13,7 +13,7 @@ import pytest
 
 from subshot.launch import slurm
 from subshot.launch.manifest import Element, Manifest, freeze
-from subshot.launch.slurm_scripts import Plan, SlurmConfig, script_path, scripts
+from subshot.launch.slurm_scripts import Plan, SlurmConfig, scripts
 from subshot.train.run_dir import RunDir
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -218,7 +218,7 @@ def run_script(
         "SLURM_ARRAY_JOB_ID": "70000",
         "SLURM_ARRAY_TASK_ID": "0",
     }
-    text = script_path(plan.run, name).read_text().replace("--verdict", "--settle-seconds 0 --verdict")
+    text = plan.folder.batch_script(name).read_text().replace("--verdict", "--settle-seconds 0 --verdict")
     done_now = subprocess.run(["bash", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True)
     (tmp_path / "said.txt").write_text(done_now.stdout + done_now.stderr)
     return done_now.returncode
