@@ -27,7 +27,7 @@ from subshot.search.objectives import Limit
 from subshot.search.rejection import CostLimit, RejectionSampler
 from subshot.supernet.nasrec_supernet import NasrecSupernet
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World
+from subshot.train.dist import World, of_main
 from subshot.train.run_dir import RunDir
 from subshot.train.tables import Tables, TablesConfig, build_tables, tables_mib
 
@@ -140,7 +140,7 @@ class ClickDomain(ClickNetworks):
         supernet = NasrecSupernet(self.space, torch.Generator().manual_seed(config.seed)).to(world.device)
         tables = build_tables(self.data.fields, self.tables_config, config.seed, world)
         warm = WarmSupernet(supernet, tables)
-        if run.supernet.is_file():
+        if of_main(run.supernet.is_file(), world):
             load(supernet, tables, run)
             log.line("the supernet is warm already")
             return warm

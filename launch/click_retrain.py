@@ -188,33 +188,36 @@ def run_trials(
 
     deliverable: the trial whose network is handed over; its folder is written before its record.
     """
+    found = {trial.name: finished(trial, config, data, run) for trial in trials}
     missing = [
         trial
         for trial in trials
-        if finished(trial, config, data, run) is None
-        or (trial == deliverable and not handed_over(trial, config, data, run))
+        if found[trial.name] is None or (trial == deliverable and not handed_over(trial, config, data, run))
     ]
-    missing = of_main(missing, world)  # another process may see the first results already
-    mine = missing[world.rank :: world.size]
+    # One process looks: another may see the first results already, or, on a shared file system, not see old ones yet.
+    found, missing = of_main((found, missing), world)
 
-    def run_one(trial: Trial) -> None:
+    def run_one(trial: Trial) -> dict[str, Any]:
         with claimed(run.claim_json(f"training-{trial.name}"), f"the training of {trial.name}"):
-            if trial != deliverable and finished(trial, config, data, run) is not None:
-                return  # an element of an array was faster
-            trained = train(trial, config, space, data, run, world, log)
-            if trial == deliverable and trained.record["diverged"] is None:
-                hand_over(trial, trained.network, trained.tables, trained.record, config, space, data, run)
-            keep(trial, trained, run)
-        log.line(f"{trial.name}: {shown_loss(trained.record)}")
-
-    together(lambda: unless_stopped(mine, run_one, world), world)
-    records = {}
-    for trial in trials:
+            if trial == deliverable or finished(trial, config, data, run) is None:  # no element of an array was faster
+                trained = train(trial, config, space, data, run, world, log)
+                if trial == deliverable and trained.record["diverged"] is None:
+                    hand_over(trial, trained.network, trained.tables, trained.record, config, space, data, run)
+                keep(trial, trained, run)
         record = finished(trial, config, data, run)
-        assert record is not None, "every trial has run on some process"
-        records[trial.name] = record
-        if trial in missing and trial not in mine:
-            log.line(f"{trial.name}: {shown_loss(record)}")
+        assert record is not None, "it was kept just now"
+        log.line(f"{trial.name}: {shown_loss(record)}")
+        return record
+
+    mine = missing[world.rank :: world.size]
+    gathered = together(lambda: unless_stopped(mine, run_one, world), world)
+    for place, trial in enumerate(missing):
+        found[trial.name] = gathered[place % world.size][place // world.size]
+    records = {name: record for name, record in found.items() if record is not None}
+    assert len(records) == len(found), "every trial has run on some process"
+    for trial in missing:
+        if trial not in mine:
+            log.line(f"{trial.name}: {shown_loss(records[trial.name])}")
     return records
 
 

@@ -29,7 +29,7 @@ from subshot.search.evaluator import Infeasible, Score, TermScore, deal
 from subshot.search.ranking import kendall
 from subshot.supernet.network_space import NetworkSpace
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, together, unless_stopped
+from subshot.train.dist import World, of_main, together, unless_stopped
 from subshot.train.run_dir import RunDir, read_json, write_json
 
 Columns = Mapping[str, Sequence[float]]
@@ -151,7 +151,7 @@ def reference(
 ) -> Reference:
     """Measured and written to score.json, or read from there. Raises ValueError where a proxy is defined for none."""
     names = [proxy.name for proxy in measurement.proxies]
-    if run.score_json.is_file():
+    if of_main(run.score_json.is_file(), world):
         record = read_json(run.score_json)
     else:
         log.line(f"measuring {count} random networks, among which candidates are ranked")

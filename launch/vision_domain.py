@@ -30,7 +30,7 @@ from subshot.supernet.indicators import read_indicators
 from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Genotype
 from subshot.train.checkpoint import read_weights
-from subshot.train.dist import World, barrier
+from subshot.train.dist import World, barrier, of_main
 from subshot.train.run_dir import RunDir, read_json, write_json
 
 
@@ -72,7 +72,7 @@ class VisionDomain(VisionNetworks):
     def warm(self, run: RunDir, log: RunLog) -> ChainSupernet:
         config, world = self.config, self.world
         supernet = make_supernet(config.supernet, self.space, config.seed, world.device)
-        if run.supernet.is_file():
+        if of_main(run.supernet.is_file(), world):
             supernet.load_state_dict(read_weights(run.supernet, world.device))
             log.line("the supernet is warm already")
         else:

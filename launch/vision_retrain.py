@@ -29,7 +29,7 @@ from subshot.launch.vision import (
 from subshot.launch.vision_winner import write_winner
 from subshot.supernet.space import validated
 from subshot.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
-from subshot.train.dist import World, barrier
+from subshot.train.dist import World, barrier, of_main
 from subshot.train.ema import RunningAverage
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import checkpoint_state, fit, restore_state
@@ -139,7 +139,7 @@ def train_one(
     assert job.genotype is not None, "no baselines among images"
     settings = {"genotype": list(job.genotype), "seed": job.seed, "run_seed": config.seed, "data": train.fingerprint}
     settings |= {"space": to_json(config.space), **to_json(config.retrain)}
-    if folder.metrics_json.is_file():
+    if of_main(folder.metrics_json.is_file(), world):
         require_same(read_json(folder.metrics_json)["settings"], settings, folder)
         if world.is_main:
             remove_checkpoints(folder.checkpoints, CHECKPOINT)
