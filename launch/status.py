@@ -7,6 +7,7 @@ node answers at once. The other options are for batch scripts.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -56,6 +57,8 @@ def of_job(job: JobRecord, beats: list[Heartbeat], now: float, late_seconds: flo
         is_late = job.state == "running" and age > late_seconds
         note = f", failed: {first_line(beat.failure)}" if beat.failure else ", LATE" if is_late else ""
         found.append(f"  rank {beat.rank} on {beat.host}: {progress(beat)}, {ago(age)}{note}")
+    if job.state != "running" and not job.slurm_job:
+        found.append(f"  go on with: {shlex.join(job.command)}")
     return found
 
 

@@ -63,6 +63,7 @@ def test_shows_why_a_job_failed_and_which_are_begun_again(run: RunDir, capsys: p
     _, *jobs = capsys.readouterr().out.splitlines()
     assert jobs == [
         "retrain-2: failed: OSError: No space left on device",
+        "  go on with: python launch/search.py",
         "retrain-10: running, or killed without notice, SLURM job 7_10",
         "search: finished, begun 2 times",
     ]
