@@ -67,8 +67,8 @@ def together_evaluator(function: Callable[[Genotype], Score], world: World, run:
     count = itertools.count(len(known) + 1)
 
     def score(genotype: Genotype) -> Score:
-        if stop_agreed(world):
-            raise Preempted(f"{world.marks.stop_signal or 'a signal to another process'}, between two candidates")
+        if signal := stop_agreed(world):
+            raise Preempted(f"{signal}, between two candidates")
         found = function(genotype)
         if world.is_main:
             append_jsonl(run.scores_jsonl(JOB, 0), [score_row(genotype, found)], durable=False)

@@ -110,9 +110,11 @@ def of_main(value: T, world: World) -> T:
     return gather_objects(value, world)[0]
 
 
-def stop_agreed(world: World) -> bool:
-    """Whether any process was asked to stop; the same answer on all. Every rank calls this."""
-    return sum_counts([int(world.marks.stop)], world)[0] > 0
+def stop_agreed(world: World) -> str:
+    """The signal that asked any process to stop, or empty; the same answer on all. Every rank calls this."""
+    if sum_counts([int(world.marks.stop)], world)[0] == 0:
+        return ""
+    return next(name for name in gather_objects(world.marks.stop_signal, world) if name)
 
 
 def together(work: Callable[[], R], world: World) -> list[R]:

@@ -46,7 +46,7 @@ def test_prepares_and_prints_the_manifest_s_path(raw: Path, tmp_path: Path) -> N
 
 def test_a_stopped_command_leaves_no_manifest_and_says_how_to_go_on(tmp_path: Path) -> None:
     raw, out = tmp_path / "train.txt", tmp_path / "out"
-    raw.write_text("".join(line(number) for number in range(400_000)))
+    raw.write_text("".join(line(number) for number in range(150_000)))
     command = [sys.executable, str(SCRIPT), "criteo", str(raw), str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (out / ".prepare" / "journal.jsonl").exists():
@@ -59,4 +59,4 @@ def test_a_stopped_command_leaves_no_manifest_and_says_how_to_go_on(tmp_path: Pa
     done = run("criteo", raw, out)
     assert done.returncode == 0
     splits = json.loads((out / "manifest.json").read_text())["splits"]
-    assert sum(split["rows"] for split in splits.values()) == 400_000
+    assert sum(split["rows"] for split in splits.values()) == 150_000
