@@ -123,6 +123,12 @@ def open_domain(config: RunConfig, world: World) -> Domain:
     return DOMAINS[type(config)](config, world)
 
 
+def retraining_minutes(config: RunConfig) -> float:
+    """How long a process waits for another in retraining: those of a CTR run train whole networks by themselves, those
+    of other runs meet at every step."""
+    return 1440.0 if isinstance(config, ClickConfig) else 30.0
+
+
 def saved_form(config: RunConfig) -> dict[str, Any]:
     """What config.json holds: the configuration, and the schema of the run folder that it was written with."""
     return {"schema_version": RUN_SCHEMA_VERSION, **to_json(config)}

@@ -24,9 +24,8 @@ from subshot.search.objectives import Constraint, Limit
 from subshot.search.sampling import LegalSampler, Sampler
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Additive, Genotype, describe
-from subshot.train.dist import World, barrier, stop_agreed
+from subshot.train.dist import World, barrier, heed_stop
 from subshot.train.run_dir import RunDir, append_jsonl, json_line, read_json, replacing, whole_rows, write_json
-from subshot.train.stopping import Preempted
 
 SAME_COST = 0.05
 
@@ -127,8 +126,7 @@ def _run(
                 append_jsonl(run.history_jsonl, _rows(method, state.history[before:], scores, networks))
                 write_json(run.state_json, {name: known.to_json() for name, known in states.items()})
             yield from proposals
-            if signal := stop_agreed(world):
-                raise Preempted(f"{signal}, after {state.evaluated} candidates of {method}")
+            heed_stop(world, f"after {state.evaluated} candidates of {method}")
 
     for _ in log.progress(generations(), settings.budget, method, state.evaluated):
         pass

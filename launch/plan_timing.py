@@ -17,10 +17,9 @@ from torch import nn
 
 from subshot.search.evaluator import Evaluator, Score
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, gather_objects, of_main, stop_agreed
+from subshot.train.dist import World, gather_objects, heed_stop, of_main
 from subshot.train.fit import Optimizer, TrainBatches, train_step
 from subshot.train.recipe import Recipe
-from subshot.train.stopping import Preempted
 from subshot.train.task import Task
 
 SIZES = ("smallest", "median", "largest")
@@ -109,7 +108,7 @@ def timed_steps(
                 steps += 1
                 seconds += time.perf_counter() - began
                 loading += loaded - began
-            heed_stop(world)
+            heed_stop(world, "in the dry run")
             if steps and of_main(seconds >= PATIENCE_SECONDS, world):
                 break
         seconds, loading = slowest(seconds, world), slowest(loading, world)
@@ -146,12 +145,6 @@ def synchronise(world: World) -> None:
         torch.cuda.synchronize(world.device)
 
 
-def heed_stop(world: World) -> None:
-    """Raises Preempted on every rank where one of them was asked to stop."""
-    if stop_agreed(world):
-        raise Preempted("the dry run was asked to stop")
-
-
 def slowest(seconds: float, world: World) -> float:
     return max(gather_objects(seconds, world))
 
@@ -180,7 +173,7 @@ def gradient_copies(recipe: Recipe, num_shards: int, ranks: int) -> int:
 
 
 def _scored(evaluator: Evaluator, genotypes: Sequence[Genotype], world: World) -> tuple[float, list[Score]]:
-    heed_stop(world)  # after which all ranks begin together
+    heed_stop(world, "in the dry run")  # after which all ranks begin together
     began = time.perf_counter()
     scores = evaluator.evaluate(genotypes)
     synchronise(world)

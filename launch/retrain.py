@@ -18,16 +18,20 @@ import torch
 import tyro
 
 from subshot.launch.cli import again, go_on, run_command
-from subshot.launch.click_config import ClickConfig
-from subshot.launch.domain import RetrainPlan, changes_since_begun, open_domain, read_config, require_accepted
+from subshot.launch.domain import (
+    RetrainPlan,
+    changes_since_begun,
+    open_domain,
+    read_config,
+    require_accepted,
+    retraining_minutes,
+)
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.manifest import element_of, freeze
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.run_dir import RunDir
-
-IMAGES_MINUTES, CTR_MINUTES = 30.0, 1440.0
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,7 @@ def patience_minutes(arguments: RetrainArguments) -> float:
     if arguments.timeout_minutes is not None:
         return arguments.timeout_minutes
     run = RunDir(arguments.run)
-    is_ctr = run.config_json.is_file() and isinstance(read_config(run), ClickConfig)
-    return CTR_MINUTES if is_ctr else IMAGES_MINUTES
+    return retraining_minutes(read_config(run)) if run.config_json.is_file() else 30.0
 
 
 def main() -> int:

@@ -73,8 +73,6 @@ def score(arguments: ScoreArguments, world: World) -> None:
     config: Any = read_config(run)
     if arguments.data is not None:
         config = replace(config, data=arguments.data)
-    if isinstance(config, VisionConfig):
-        config = replace(config, score=replace(config.score, share="candidates"))  # each process works by itself here
     require_ready(config, run)
     torch.set_num_threads(config.threads)
     domain = open_domain(config, replace(world, rank=0, size=1))

@@ -4,16 +4,14 @@ down before the next is begun, so that a kill loses none but those in the making
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Cached, Evaluator, FunctionEvaluator, Infeasible, Score, Sharded, TermScore
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, gather_objects, of_main, stop_agreed, turn_taker, unless_stopped
+from subshot.train.dist import World, gather_objects, heed_stop, of_main, turn_taker, unless_stopped
 from subshot.train.run_dir import RunDir, append_jsonl, whole_rows
 from subshot.train.stopping import Preempted
 
@@ -21,22 +19,37 @@ JOB = "search"
 
 
 class Journaled:
-    """Scores genotypes one at a time with a function and appends each score to a file of this process alone."""
+    """Scores genotypes one at a time with a function and appends each score to a file of one process alone.
+
+    together: all processes call this alike and work on one candidate; the main one writes. given: the scores of all
+    earlier starts, so that the count in a heartbeat tells whether there was headway.
+    """
 
     def __init__(
-        self, function: Callable[[Genotype], Score], path: Path, world: World, log: RunLog, given: int = 0
+        self,
+        function: Callable[[Genotype], Score],
+        world: World,
+        run: RunDir,
+        log: RunLog,
+        given: int = 0,
+        together: bool = False,
     ) -> None:
-        """given: the scores of all earlier starts, so that the count in a heartbeat tells whether there was headway."""
-        self.function, self.path, self.world, self.log = function, path, world, log
-        self.given = given
+        self.function, self.world, self.log = function, world, log
+        self.path = run.scores_jsonl(JOB, world.rank)
+        self.given, self.together = given, together
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Score]:
-        """Raises Preempted, between two of them, once this process was asked to stop."""
+        """Raises Preempted, between two of them, once this process was asked to stop; together, once any was."""
+        if self.together:
+            return [self._scored(genotype) for genotype in genotypes]
         return unless_stopped(genotypes, self._scored, self.world)
 
     def _scored(self, genotype: Genotype) -> Score:
+        if self.together:
+            heed_stop(self.world, "between two candidates")
         score = self.function(genotype)
-        append_jsonl(self.path, [score_row(genotype, score)], durable=False)
+        if self.world.is_main or not self.together:
+            append_jsonl(self.path, [score_row(genotype, score)], durable=False)
         self.given += 1
         self.log.beat("scoring", self.given, 0)
         return score
@@ -48,7 +61,7 @@ def shared_evaluator(
     """An evaluator that every process holds alike. What an earlier start of the search scored is not scored again."""
     known = _known_scores(world, run, log)
     gather = partial(gather_objects, world=world)
-    own = Journaled(function, run.scores_jsonl(JOB, world.rank), world, log, len(known))
+    own = Journaled(function, world, run, log, len(known))
     shared = Sharded(own, world.rank, world.size, gather, cost, stopped=Preempted, turns=turn_taker(world))
     return Cached(shared, known)
 
@@ -61,21 +74,9 @@ def alone(evaluator: Evaluator) -> Evaluator:
 
 
 def together_evaluator(function: Callable[[Genotype], Score], world: World, run: RunDir, log: RunLog) -> Evaluator:
-    """Like `shared_evaluator`, for a function in which all processes work on one candidate: the main one writes."""
-
+    """Like `shared_evaluator`, for a function in which all processes work on one candidate."""
     known = _known_scores(world, run, log)
-    count = itertools.count(len(known) + 1)
-
-    def score(genotype: Genotype) -> Score:
-        if signal := stop_agreed(world):
-            raise Preempted(f"{signal}, between two candidates")
-        found = function(genotype)
-        if world.is_main:
-            append_jsonl(run.scores_jsonl(JOB, 0), [score_row(genotype, found)], durable=False)
-        log.beat("scoring", next(count), 0)
-        return found
-
-    return Cached(FunctionEvaluator(score), known)
+    return Cached(Journaled(function, world, run, log, len(known), together=True), known)
 
 
 def _known_scores(world: World, run: RunDir, log: RunLog) -> dict[Genotype, Score]:

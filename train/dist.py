@@ -117,6 +117,12 @@ def stop_agreed(world: World) -> str:
     return next(name for name in gather_objects(world.marks.stop_signal, world) if name)
 
 
+def heed_stop(world: World, where: str) -> None:
+    """Raises Preempted on every rank where one of them was asked to stop. Every rank calls this."""
+    if signal := stop_agreed(world):
+        raise Preempted(f"{signal}, {where}")
+
+
 def together(work: Callable[[], R], world: World) -> list[R]:
     """Every rank's result of its own `work`, in order of rank, on every rank.
 
