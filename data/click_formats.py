@@ -141,6 +141,8 @@ KDD12_CSV = ClickFormat(
     quoted=True,
 )
 
+FORMATS = (CRITEO, AVAZU, KDD12_TSV, KDD12_CSV)
+
 
 @dataclass(frozen=True)
 class Layout:

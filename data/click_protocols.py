@@ -33,8 +33,9 @@ DenseStep = Literal["log1p", "squared log", "buckets"]
 ProtocolName = Literal["nasrec", "autoctr", "bars-x4"]
 
 ZERO = "zero"
+DATE_PARTS = ("hour", "weekday", "is_weekend")
 MISSING_ID, OTHERS_ID, FIRST_VALUE_ID = 0, 1, 2
-_HASH_PRIME = 2**31 - 1
+HASH_PRIME = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def make_plan(
     if not dense:
         steps.append(pl.lit(0.0, pl.Float32).alias(ZERO))
     sizes = {name: _table_size(protocol, dataset, name, max_rows_per_table) for name in values}
-    modulo = _HASH_PRIME if dataset in protocol.decimal_first else 0
+    modulo = HASH_PRIME if dataset in protocol.decimal_first else 0
     for name, value in values.items():
         steps.append((_hashed(value, sizes[name], modulo) if protocol.hashed else value).alias(name))
     fields = tuple(PlannedField(name, size) for name, size in sizes.items())

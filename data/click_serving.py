@@ -1,0 +1,83 @@
+"""What a served model must do to a line of the raw log, from the manifest of the prepared one: JSON for
+preprocess.json, and the vocabularies. launch/winner_files/preprocess_clicks.py does what it says.
+
+    separator, header, quoted   how a line is cut; with a header, its names say where the columns are
+    columns                     {name, header, kind, label}: how a cell is read (see data/click_formats.py)
+    dense                       {name, of, step}: step(cell of column `of`), 0 where it is missing; of None: always 0
+    categories                  {name, of, part, hash_size, modulo, cardinality, rows}: the id of a cell, see below
+
+An id is 0 for a missing cell. Otherwise the cell is taken whole, or a part of it ("squared log", or of a date "hour",
+"weekday", "is_weekend"); where hash_size is not 0 the id is (value mod modulo, where that is not 0) mod (hash_size - 1)
++ 1, else the value's place in its vocabulary + 2, or 1 where it is not there. Where rows is below cardinality the table
+was capped, and ids from 1 on become (id - 1) mod (rows - 1) + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from subshot.data.click_formats import FORMATS, Column
+from subshot.data.click_protocols import DATE_PARTS, HASH_PRIME, PROTOCOLS, ZERO
+from subshot.data.clicks import capped_cardinalities
+from subshot.data.user_profile import PROFILE_COLUMNS
+
+
+def serving_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[str, Any]:
+    """max_rows_per_table: of the tables that are served; 0 for no cap."""
+    options, dataset = manifest["options"], manifest["dataset"]
+    protocol = PROTOCOLS[manifest["protocol"]]
+    layout = next(each for each in FORMATS if each.title == options["layout"])
+    columns = layout.columns + (PROFILE_COLUMNS if options["user_profile"] else ())
+    decimal_first = protocol.category_text(dataset) == "decimal else hex"
+    fields = [(field["name"], field["cardinality"]) for field in manifest["categorical_fields"]]
+    rows = capped_cardinalities([cardinality for _, cardinality in fields], max_rows_per_table)
+    dense = manifest["dense_fields"]
+    integers = {column.name for column in columns if column.is_dense}
+    categories = []
+    for (name, cardinality), kept in zip(fields, rows, strict=True):
+        of = "hour" if protocol.calendar and name in DATE_PARTS else name
+        part = name if protocol.calendar and name in DATE_PARTS else "squared log" if name in integers else ""
+        categories.append(
+            {
+                "name": name,
+                "of": of,
+                "part": part,
+                "hash_size": cardinality if protocol.hashed else 0,
+                "modulo": HASH_PRIME if dataset in protocol.decimal_first else 0,
+                "cardinality": cardinality,
+                "rows": kept,
+            }
+        )
+    read = {category["of"] for category in categories} | set(dense)
+    return {
+        "separator": layout.separator.decode(),
+        "header": layout.header,
+        "quoted": layout.quoted,
+        "columns": [
+            _cell(column, decimal_first)
+            for column in columns
+            if not layout.header or column.is_label or column.name in read
+        ],
+        "dense": [
+            {"name": name, "of": None if name == ZERO else name, "step": protocol.dense} for name in dense
+        ],
+        "categories": categories,
+    }
+
+
+def _cell(column: Column, decimal_first: bool) -> dict[str, Any]:
+    kind = "decimal else hex" if column.kind == "hex" and decimal_first else column.kind
+    return {"name": column.name, "header": column.in_header, "kind": kind, "label": column.is_label}
+
+
+def vocabularies(folder: Path, manifest: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Every field's values in the order of their ids, from 2 on; {} where ids are hashes."""
+    if PROTOCOLS[manifest["protocol"]].hashed:
+        return {}
+    names = [field["name"] for field in manifest["categorical_fields"]]
+    tables = {name: pl.read_parquet(folder / "vocabulary" / f"{name}.parquet") for name in names}
+    return {name: table.sort("id")["value"].to_list() for name, table in tables.items()}

@@ -1,0 +1,68 @@
+"""From image files to the network's input, and from its logits to labels, as preprocess.json and labels.json say."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SHOWN = 5
+
+
+def read(files: Sequence[str], folder: Path, batch_size: int = 32) -> Iterator[tuple[list[str], tuple[Tensor]]]:
+    """(names, images [N, 3, size, size]) of some files at a time. Raises ValueError for one that is no image."""
+    how = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
+    for first in range(0, len(files), batch_size):
+        names = list(files[first : first + batch_size])
+        yield names, (torch.stack([image(name, how) for name in names]),)
+
+
+def outputs(names: Sequence[str], logits: Tensor, folder: Path) -> list[str]:
+    """A line an image: its name, and the most probable labels with their probabilities."""
+    labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    lines = []
+    for name, row in zip(names, torch.softmax(logits, dim=1), strict=True):
+        best = torch.topk(row, min(SHOWN, len(row)))
+        found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        lines.append("\t".join([name, *(f"{labels[str(place)]} {value:.6f}" for place, value in found)]))
+    return lines
+
+
+def image(path: str | Path, how: dict[str, Any]) -> Tensor:
+    """[3, size, size] float32: shorter side to round(size / crop_ratio), the central square of that, normalised.
+
+    Needs Pillow. The filter is triangular, as wide as the image shrinks; EXIF's orientation is not looked at.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("reading images needs Pillow: pip install pillow") from None
+    try:
+        with Image.open(path) as file:
+            rgb = file.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error})") from None
+    width, height = rgb.size
+    pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
+    size, resized = how["size"], round(how["size"] / how["crop_ratio"])
+    down, across = (resized, int(resized * width / height)), (int(resized * height / width), resized)
+    sides = down if height <= width else across
+    rows, columns = (_filter(n, side, size) for n, side in zip((height, width), sides, strict=True))
+    levels = (rows @ pixels.double() @ columns.t()).round().clamp(0, 255).float() * how["scale"]
+    mean, std = (torch.tensor(how[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return (levels - mean) / std
+
+
+def _filter(count: int, resized: int, size: int) -> Tensor:
+    """[size, count]: the share that each of the central `size` of `resized` pixels takes of each of `count`."""
+    step = count / resized  # source pixels of one resized pixel
+    reach = max(1.0, step)
+    centres = (round((resized - size) / 2) + torch.arange(size, dtype=torch.float64) + 0.5) * step
+    edge = math.ceil(reach) + 1
+    places = torch.arange(-edge, count + edge)
+    shares = (1 - (places + 0.5 - centres[:, None]).abs() / reach).clamp(min=0)
+    inside = torch.zeros(size, count, dtype=torch.float64)
+    return inside.index_add_(1, places.clamp(0, count - 1), shares / shares.sum(dim=1, keepdim=True))
