@@ -62,9 +62,7 @@ def serving_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[
             for column in columns
             if not layout.header or column.is_label or column.name in read
         ],
-        "dense": [
-            {"name": name, "of": None if name == ZERO else name, "step": protocol.dense} for name in dense
-        ],
+        "dense": [{"name": name, "of": None if name == ZERO else name, "step": protocol.dense} for name in dense],
         "categories": categories,
     }
 

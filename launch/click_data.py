@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from subshot.data.click_serving import serving_rules, vocabularies
 from subshot.data.clicks import ClickSplit, PreparedClicks, open_clicks
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
@@ -63,10 +64,19 @@ class ClickData:
             "manifest_sha256": file_digest(self.prepared.root / "manifest.json"),
         }
 
-    def preprocessing(self, max_rows: int) -> dict[str, Any]:
-        """What a served model must do to a raw row: the manifest, and the cap on table rows."""
-        manifest = json.loads((self.prepared.root / "manifest.json").read_text(encoding="utf-8"))
-        return {"max_rows_per_table": max_rows} | {name: manifest[name] for name in manifest if name != "splits"}
+    def serving(self, max_rows: int) -> dict[str, Any]:
+        """preprocess.json of a served model: what it must do to a raw row, and with which cap on table rows."""
+        manifest = self._manifest()
+        told = {name: manifest[name] for name in ("dataset", "protocol", "synthetic")}
+        return told | {"max_rows_per_table": max_rows} | serving_rules(manifest, max_rows)
+
+    def vocabularies(self) -> dict[str, list[Any]]:
+        """Each field's values in the order of their ids; {} where ids are hashes."""
+        return vocabularies(self.prepared.root, self._manifest())
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads((self.prepared.root / "manifest.json").read_text(encoding="utf-8"))
+        return manifest
 
 
 def open_click_data(config: ClickConfig, world: World) -> ClickData:

@@ -26,11 +26,12 @@ from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_contenders import Contender, Role, Trial, baselines, searched
 from subshot.launch.click_data import ClickData
 from subshot.launch.click_trials import finished, keep, train, trial_settings, val_log_loss
-from subshot.launch.click_winner import write_click_winner
+from subshot.launch.click_winner import click_handover
 from subshot.launch.config import to_json
 from subshot.launch.domain import RetrainPlan
 from subshot.launch.manifest import Element, Manifest, hash_of, numbered
 from subshot.launch.run_log import RunLog
+from subshot.launch.winner import write_winner
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.space import Genotype
 from subshot.train.claim import claimed
@@ -260,9 +261,9 @@ def hand_over(
     (sample,) = islice(rows, 1)
     genotype = space.canonical(trial.contender.genotype)
     metrics = record | {"name": "1", "search/score": trial.contender.score}
-    write_click_winner(
-        run.winner("1"), network, tables, space, genotype, data, cap, config.retrain.layer_norm, sample, metrics
-    )
+    layer_norm = config.retrain.layer_norm
+    handed = click_handover(network, tables, space, genotype, data, cap, layer_norm, sample, metrics, run)
+    write_winner(run.winner("1"), handed)
 
 
 def compare(

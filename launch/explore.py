@@ -6,7 +6,6 @@ disk, so a stopped search goes on where it was.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from subshot.search.knapsack import optimum
 from subshot.search.objectives import Constraint, Limit
 from subshot.search.sampling import LegalSampler, Sampler
 from subshot.supernet.chain import ChainSpace
-from subshot.supernet.space import Additive, Genotype, describe
+from subshot.supernet.space import Additive, Genotype, describe, network_hash
 from subshot.train.dist import World, barrier, heed_stop
 from subshot.train.run_dir import RunDir, append_jsonl, json_line, read_json, replacing, whole_rows, write_json
 
@@ -193,13 +192,11 @@ def _summary(
 
 
 def _network(networks: Networks, genotype: Genotype, score: float | None, method: str) -> dict[str, Any]:
-    text = describe(networks.space, genotype)
-    digest = hashlib.sha256(f"{networks.space.name} {text}".encode()).hexdigest()[:16]
     return {
         "method": method,
         "genotype": list(genotype),
-        "choices": text,
-        "hash": digest,
+        "choices": describe(networks.space, genotype),
+        "hash": network_hash(networks.space, genotype),
         "score": score,
         "costs": networks.costs(genotype),
     }

@@ -26,7 +26,8 @@ from subshot.launch.vision import (
     retrain_loader,
     scan_images,
 )
-from subshot.launch.vision_winner import write_winner
+from subshot.launch.vision_winner import image_handover
+from subshot.launch.winner import write_winner
 from subshot.supernet.space import validated
 from subshot.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from subshot.train.dist import World, barrier, of_main
@@ -34,11 +35,10 @@ from subshot.train.ema import RunningAverage
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.recipe import make_optimizer
-from subshot.train.run_dir import RunDir, WinnerDir, read_json, remove_abandoned
+from subshot.train.run_dir import RunDir, WinnerDir, read_json
 from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.task import image_task
 
-CHECKPOINT = "retrain"
 GOLDEN_IMAGES = 8
 
 
@@ -142,7 +142,7 @@ def train_one(
     if of_main(folder.metrics_json.is_file(), world):
         require_same(read_json(folder.metrics_json)["settings"], settings, folder)
         if world.is_main:
-            remove_checkpoints(folder.checkpoints, CHECKPOINT)
+            remove_checkpoints(run.checkpoints, checkpoint_name(job))
         log.line(f"{job.name}: trained already")
         return
     genotype = validated(space, job.genotype)
@@ -170,10 +170,14 @@ def train_one(
         )
         sample = next(iter(golden)).to(torch.device("cpu"))
         tested = tested.cpu().eval()
-        remove_abandoned(folder.root)
-        write_winner(folder, tested, config, space, genotype, train.classes, sample, metrics)
-        remove_checkpoints(folder.checkpoints, CHECKPOINT)
+        handed = image_handover(tested, config, space, genotype, train.classes, sample, metrics, run)
+        write_winner(folder, handed)
+        remove_checkpoints(run.checkpoints, checkpoint_name(job))
     barrier(world)
+
+
+def checkpoint_name(job: Element) -> str:
+    return f"retrain-{job.name}"
 
 
 def training_seed(config: ImageRunConfig, job: Element) -> int:
@@ -208,8 +212,8 @@ def _fit(
     loader = retrain_loader(config, train, seed, world)
     optimizer = make_optimizer(network, list(network.parameters()), recipe)
     average = RunningAverage(network, recipe.ema_decay) if recipe.ema_decay else None
-    checkpoints, start = run.winner(job.name).checkpoints, 0
-    state = load_checkpoint(checkpoints, CHECKPOINT, world, log.line)
+    checkpoints, kept_as, start = run.checkpoints, checkpoint_name(job), 0
+    state = load_checkpoint(checkpoints, kept_as, world, log.line)
     if state is not None:
         require_same(json.loads(state["settings"]), settings, run.winner(job.name))
         start = restore_state(state, network, optimizer)
@@ -240,7 +244,7 @@ def _fit(
             state = checkpoint_state(done, network, optimizer) | {"settings": json.dumps(settings)}
             if average is not None:
                 state["average"] = average.network.state_dict()
-            save_checkpoint(checkpoints, CHECKPOINT, done, state)
+            save_checkpoint(checkpoints, kept_as, done, state)
         if result.save:
             world.marks.saved()
             barrier(world)  # a launcher gives processes that stay little time after the first has left

@@ -6,6 +6,7 @@ passed as an argument, never stored as "the active subnet".
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from collections.abc import Iterator
@@ -180,3 +181,8 @@ def from_named_choices(space: SearchSpace, choices: dict[str, str]) -> Genotype:
 def describe(space: SearchSpace, genotype: Genotype) -> str:
     """The human string, one word per decision in order, as in 'k3e6 identity k5e3'."""
     return " ".join(d.choices[choice] for d, choice in zip(space.decisions, genotype, strict=True))
+
+
+def network_hash(space: SearchSpace, genotype: Genotype) -> str:
+    """16 hexadecimal digits of the space's name and the network's choices."""
+    return hashlib.sha256(f"{space.name} {describe(space, genotype)}".encode()).hexdigest()[:16]

@@ -90,7 +90,7 @@ class RunDir:
 
     @property
     def checkpoints(self) -> Path:
-        """The warm-up's, and those of CTR trainings; see train/checkpoint.py."""
+        """The warm-up's, and those of trainings; see train/checkpoint.py."""
         return self.root / "checkpoints"
 
     def job_json(self, job: str) -> Path:
@@ -166,13 +166,14 @@ class RunDir:
         """Finished winner folders, in order of name (1, 2, ..., random-1, ...)."""
         if not self.winners.is_dir():
             return []
-        names = [folder.name for folder in self.winners.iterdir() if WinnerDir(folder).metrics_json.is_file()]
+        folders = [folder for folder in self.winners.iterdir() if not folder.name.startswith(".")]
+        names = [folder.name for folder in folders if WinnerDir(folder).metrics_json.is_file()]
         return sorted(names, key=lambda name: (not name.isdigit(), len(name), name))
 
 
 @dataclass(frozen=True)
 class WinnerDir:
-    """Every path of a retrained network, below `root`."""
+    """Every path of a retrained network, below `root`. The folder appears whole, by rename."""
 
     root: Path
 
@@ -181,12 +182,22 @@ class WinnerDir:
         return self.root / "architecture.json"
 
     @property
-    def weights(self) -> Path:
-        return self.root / "model.safetensors"
+    def network_json(self) -> Path:
+        """The network as a list of calls; see launch/network_program.py."""
+        return self.root / "network.json"
+
+    def weights(self, part: int = 1, parts: int = 1) -> Path:
+        """model.safetensors, or, where the weights lie in several files, one of those."""
+        return self.root / (f"model-{part:05d}-of-{parts:05d}.safetensors" if parts > 1 else "model.safetensors")
 
     @property
     def preprocess_json(self) -> Path:
         return self.root / "preprocess.json"
+
+    @property
+    def vocabulary_json(self) -> Path:
+        """Of a CTR network whose categories have vocabularies: the values of each field, in the order of their ids."""
+        return self.root / "vocabulary.json"
 
     @property
     def labels_json(self) -> Path:
@@ -197,17 +208,43 @@ class WinnerDir:
         return self.root / "metrics.json"
 
     @property
+    def latency_json(self) -> Path:
+        return self.root / "latency.json"
+
+    @property
     def onnx(self) -> Path:
         return self.root / "model.onnx"
 
     @property
+    def pt2(self) -> Path:
+        """torch.export's program."""
+        return self.root / "model.pt2"
+
+    @property
     def golden(self) -> Path:
+        """A few inputs and the outputs for them, by the names that model.onnx gives them."""
         return self.root / "golden.npz"
 
     @property
-    def checkpoints(self) -> Path:
-        """Of its training, while it is not finished."""
-        return self.root / "checkpoints"
+    def provenance_json(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
+    def model_card(self) -> Path:
+        return self.root / "MODEL_CARD.md"
+
+    @property
+    def load_py(self) -> Path:
+        return self.root / "load.py"
+
+    @property
+    def preprocess_py(self) -> Path:
+        return self.root / "preprocess.py"
+
+    @property
+    def checksums(self) -> Path:
+        """As sha256sum writes and checks them."""
+        return self.root / "SHA256SUMS"
 
 
 def temporary_beside(path: Path) -> Path:
@@ -237,6 +274,34 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             put_in_place(temporary, path, durable)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` to fill; it takes the place of `path` when the block ends without an error.
+
+    Whoever is killed inside leaves `path` as it was; one killed between two renames leaves none, and what was to be
+    replaced beside it. Only one process at a time may replace a folder.
+    """
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(left)
+    new = temporary_beside(path)
+    old = new.with_name(f"{new.name.removesuffix('.tmp')}-before.tmp")
+    try:
+        with naming(path):
+            new.mkdir(parents=True)
+            yield new
+            for file in new.rglob("*"):
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            _sync_folder(new)
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+            _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -81,13 +81,17 @@ def load(folder: str | Path = Path(__file__).parent) -> Network:
     `subshot verify` says in a sentence what is wrong."""
     folder = Path(folder)
     program = json.loads((folder / "network.json").read_text(encoding="utf-8"))
+    return Network(program, load_weights(folder, program)).eval()
+
+
+def load_weights(folder: Path, program: dict[str, Any]) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         weights |= load_file(file)
     for name in program["joined"]:  # a table that lies in several files, by rows
         parts = [weights.pop(part) for part in sorted(weights) if part.startswith(f"{name}.rows-")]
         weights[name] = torch.cat(parts)
-    return Network(program, weights).eval()
+    return weights
 
 
 def main(arguments: list[str]) -> int:

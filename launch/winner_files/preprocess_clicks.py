@@ -89,7 +89,7 @@ def dense_value(values: dict[str, Value], rule: dict[str, Any]) -> float:
 
 
 def row_of(values: dict[str, Value], rule: dict[str, Any], known: dict[Value, int]) -> int:
-    """The row of a category's table: 0 missing, then a hash, or 1 for what the vocabulary lacks and its place from 2."""
+    """The row of a category's table: 0 missing, else a hash, or 1 for what is not in the vocabulary and 2 onwards."""
     value = values[rule["of"]]
     if value is None:
         return 0

@@ -1,0 +1,201 @@
+"""What the JSON files of a winner's folder must hold, as JSON Schema (draft 2020-12), and the check of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from subshot.launch.winner_files.load import OPERATIONS
+from subshot.launch.winner_space import CLICKS, IMAGES, SCHEMA_VERSION
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+SIZE: Schema = {"type": "integer", "minimum": 1}
+NUMBER: Schema = {"type": "number"}
+TEXTS: Schema = {"type": "array", "items": TEXT}
+COLOURS: Schema = {"type": "array", "items": NUMBER, "minItems": 3, "maxItems": 3}
+
+
+def _record(fields: dict[str, Schema], more: bool = False) -> Schema:
+    """An object that has all the fields; more: and may have others."""
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": more}
+
+
+ARCHITECTURE = _record(
+    {
+        "schema_version": {"const": SCHEMA_VERSION},
+        "task": {"enum": [IMAGES, CLICKS]},
+        "space": _record({"name": TEXT}, more=True),
+        "choices": {"type": "object", "additionalProperties": TEXT},
+        "genotype": {"type": "array", "items": COUNT},
+        "words": TEXT,
+        "hash": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+        "costs": _record({"macs": COUNT, "params": COUNT, "activation_elements": COUNT}),
+    }
+)
+IMAGE_SPACE = {
+    "type": "object",
+    "properties": {"input_size": SIZE, "classes": SIZE},
+    "required": ["input_size", "classes"],
+}
+CLICK_SPACE = _record(
+    {
+        "name": TEXT,
+        "blocks": SIZE,
+        "dense_features": COUNT,
+        "sparse_fields": SIZE,
+        "dense_dims": {"type": "array", "items": SIZE, "minItems": 1},
+        "sparse_dims": {"type": "array", "items": SIZE, "minItems": 1},
+        "embedding_dim": SIZE,
+        "layer_norm": {"type": "boolean"},
+    }
+)
+NETWORK = _record(
+    {
+        "inputs": {"type": "array", "items": TEXT, "minItems": 1, "maxItems": 2},
+        "output": TEXT,
+        "parameters": TEXTS,
+        "joined": TEXTS,
+        "calls": {
+            "type": "array",
+            "items": {
+                "type": "array",
+                "prefixItems": [TEXT, {"enum": sorted(OPERATIONS)}, {"type": "array"}, TEXTS],
+                "minItems": 4,
+                "maxItems": 4,
+            },
+            "minItems": 1,
+        },
+    }
+)
+IMAGE_PREPROCESS = _record(
+    {
+        "size": SIZE,
+        "crop_ratio": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+        "interpolation": TEXT,
+        "channels": {"const": "RGB"},
+        "scale": NUMBER,
+        "mean": COLOURS,
+        "std": {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 3, "maxItems": 3},
+    }
+)
+CLICK_PREPROCESS = _record(
+    {
+        "dataset": TEXT,
+        "protocol": TEXT,
+        "synthetic": {"type": "boolean"},
+        "max_rows_per_table": COUNT,
+        "separator": {"type": "string", "minLength": 1, "maxLength": 1},
+        "header": {"type": "boolean"},
+        "quoted": {"type": "boolean"},
+        "columns": {
+            "type": "array",
+            "items": _record({"name": TEXT, "header": TEXT, "kind": TEXT, "label": {"type": "boolean"}}),
+            "minItems": 1,
+        },
+        "dense": {
+            "type": "array",
+            "items": _record({"name": TEXT, "of": {"type": ["string", "null"]}, "step": TEXT}, more=True),
+        },
+        "categories": {
+            "type": "array",
+            "items": _record(
+                {
+                    "name": TEXT,
+                    "of": TEXT,
+                    "part": TEXT,
+                    "hash_size": COUNT,
+                    "modulo": COUNT,
+                    "cardinality": SIZE,
+                    "rows": SIZE,
+                }
+            ),
+            "minItems": 1,
+        },
+    }
+)
+IMAGE_LABELS: Schema = {
+    "type": "object",
+    "patternProperties": {"^[0-9]+$": TEXT},
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+CLICK_LABELS = _record({"column": TEXT, "positive": TEXT, "base_rate": {"type": "number", "minimum": 0, "maximum": 1}})
+VOCABULARY: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": "array", "items": {"type": ["integer", "string"]}, "uniqueItems": False},
+}
+METRICS = _record(
+    {"name": TEXT, "role": TEXT, "settings": {"type": "object"}, "search/score": {"type": ["number", "null"]}},
+    more=True,
+)
+SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+IMAGE_METRICS = _record(
+    {
+        "test/accuracy": SHARE,
+        "test/n": SIZE,
+        "test/interval_95": {"type": "array", "items": SHARE, "minItems": 2, "maxItems": 2},
+    },
+    more=True,
+)
+CLICK_METRICS = _record(
+    {"test/log_loss": _record({"value": NUMBER, "low": NUMBER, "high": NUMBER}, more=True)}, more=True
+)
+LATENCY: Schema = {
+    "type": "array",
+    "items": _record(
+        {
+            "runtime": TEXT,
+            "version": TEXT,
+            "device": TEXT,
+            "threads": SIZE,
+            "dtype": TEXT,
+            "batch": SIZE,
+            "p50_ms": NUMBER,
+            "p95_ms": NUMBER,
+            "n": SIZE,
+        }
+    ),
+}
+PROVENANCE = _record(
+    {
+        "subshot": TEXT,
+        "git_commit": {"type": ["string", "null"]},
+        "run": TEXT,
+        "config_sha256": TEXT,
+        "config": {"type": "object"},
+        "history_sha256": TEXT,
+        "data": {"type": "object"},
+        "environment": {"type": "object"},
+        "commands": TEXTS,
+        "randomness": TEXT,
+    }
+)
+
+
+def schemas(task: str) -> dict[str, list[Schema]]:
+    """By file name, what its content must fit, for a network of the task."""
+    images = task == IMAGES
+    return {
+        "architecture.json": [ARCHITECTURE, {"properties": {"space": IMAGE_SPACE if images else CLICK_SPACE}}],
+        "network.json": [NETWORK],
+        "preprocess.json": [IMAGE_PREPROCESS if images else CLICK_PREPROCESS],
+        "labels.json": [IMAGE_LABELS if images else CLICK_LABELS],
+        "metrics.json": [METRICS, IMAGE_METRICS if images else CLICK_METRICS],
+        "latency.json": [LATENCY],
+        "provenance.json": [PROVENANCE],
+    }
+
+
+def require_schema(path: Path, value: Any, schema: Schema) -> None:
+    """Raises ValueError with the file, the field, what is allowed and what stands there."""
+    error = best_match(Draft202012Validator(schema).iter_errors(value))
+    if error is not None:
+        words = error.message if len(error.message) <= 200 else f"{error.message[:197]}..."
+        field = error.json_path.removeprefix("$").lstrip(".")
+        raise ValueError(f"{path}: {field or 'the whole'} is not what it should be: {words}")
