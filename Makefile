@@ -25,15 +25,19 @@ test: lint types
 test-slurm: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slurm -rs tests/slurm
 
-# Two processes, one thread each; --resume makes a second demo show the first one's result in seconds.
+# Two processes, one thread each, and at the end the check of what is handed over; --resume makes a second demo show the first one's result in seconds.
 demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/search.py digits --run-dir runs/digits --resume
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/retrain.py runs/digits
+	$(BIN)/python launch/verify.py runs/digits/winners/1
+	@echo 'the winner: runs/digits/winners/1   the report: runs/digits/report.html'
 
 # The same for click-through rates: a synthetic log, prepared, searched, retrained beside baselines.
 demo-ctr: setup
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/search.py clicks --run-dir runs/clicks --resume
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/retrain.py runs/clicks
+	$(BIN)/python launch/verify.py runs/clicks/winners/1
+	@echo 'the winner: runs/clicks/winners/1   the report: runs/clicks/report.html'
 
 setup: $(READY)
 

@@ -23,6 +23,7 @@ setup(
     package_dir={f"subshot.{folder}": folder for folder in FOLDERS},
     install_requires=[
         "deap==1.4.*",
+        "jsonschema>=4.26",
         "matplotlib>=3.10",
         "numpy>=2.2",
         "nvidia-dali-cuda130==2.4.*; sys_platform == 'linux'",

@@ -54,6 +54,5 @@ def click_handover(
         },
         metrics=metrics,
         provenance=provenance_of(run),
-        preprocess_source="preprocess_clicks.py",
         vocabulary=data.vocabularies(),
     )

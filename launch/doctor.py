@@ -27,6 +27,7 @@ from typing import Literal
 MODULES = {
     "deap": "deap",
     "iopath": "iopath",
+    "jsonschema": "jsonschema",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
     "onnx": "onnx",

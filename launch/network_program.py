@@ -31,7 +31,10 @@ _LEFT_OUT = ("device", "pin_memory", "dtype", "layout")
 def exported(network: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     """The network as torch.export sees it, in the mode that it is in, for batches of 1 to 2^20."""
     batch = Dim("batch", min=1, max=MAX_BATCH)
-    return torch.export.export(network, tuple(inputs), dynamic_shapes=tuple({0: batch} for _ in inputs))
+    shapes: Any = tuple({0: batch} for _ in inputs)
+    if isinstance(network, Network):  # takes any number of inputs, which torch.export sees as one tuple
+        shapes = (shapes,)
+    return torch.export.export(network, tuple(inputs), dynamic_shapes=shapes)
 
 
 def as_program(found: ExportedProgram, inputs: Sequence[str]) -> dict[str, Any]:
@@ -97,21 +100,21 @@ def _argument(value: Any, names: dict[str, str]) -> Any:
 
 def as_text(program: dict[str, Any]) -> str:
     """JSON with a line a call."""
-    head = {name: value for name, value in program.items() if name != "calls"}
+    head = "".join(f' "{name}": {json.dumps(value)},\n' for name, value in program.items() if name != "calls")
     lines = ",\n".join(f"  {json.dumps(call)}" for call in program["calls"])
-    return json.dumps(head, indent=1)[:-2] + f',\n "calls": [\n{lines}\n ]\n}}\n'
+    return f'{{\n{head} "calls": [\n{lines}\n ]\n}}\n'
 
 
-def count_macs(program: dict[str, Any], shapes: Mapping[str, Sequence[int]], inputs: Sequence[tuple[int, ...]]) -> int:
+def count_macs(program: dict[str, Any], shapes: Mapping[str, Sequence[int]], inputs: Sequence[Tensor]) -> int:
     """Multiply-accumulates of convolutions and matrix products for one sample, by torch's counter, nothing computed.
 
-    shapes: of all weights. inputs: of one sample, without the batch.
+    shapes: of all weights. inputs: of which shapes and types are read, but for the batch.
     """
     weights = {name: torch.empty(tuple(shape), device="meta") for name, shape in shapes.items()}
     network = Network(program, weights).eval()
     counter: Any = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mv: _mv_flops})
     with counter:
-        network(*(torch.empty((1, *shape), device="meta") for shape in inputs))
+        network(*(torch.empty((1, *each.shape[1:]), dtype=each.dtype, device="meta") for each in inputs))
     return int(counter.get_total_flops()) // 2
 
 

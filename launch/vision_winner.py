@@ -29,6 +29,7 @@ def image_handover(
     run: RunDir,
 ) -> Handover:
     """network: on the CPU, in evaluation mode. sample: a few test images, [N, 3, H, W]."""
+    network = nn.utils.convert_conv2d_weight_memory_format(network, torch.contiguous_format)
     inputs = sample.images.contiguous()
     with torch.no_grad():
         logits = network(inputs)
@@ -52,5 +53,4 @@ def image_handover(
         labels={str(number): name for number, name in enumerate(classes)},
         metrics=metrics,
         provenance=provenance_of(run),
-        preprocess_source="preprocess_images.py",
     )

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from subshot.launch.network_program import as_program, as_text, exported
 from subshot.launch.winner_card import model_card
 from subshot.launch.winner_check import check_winner
-from subshot.launch.winner_files import load
+from subshot.launch.winner_files import LOAD, load, preprocess_source
 from subshot.launch.winner_latency import measure_latency
 from subshot.launch.winner_programs import MAX_DIFFERENCE, run_onnx, run_pt2, write_onnx, write_pt2
+from subshot.launch.winner_space import IMAGES
 from subshot.launch.winner_weights import FILE_BYTES, write_weights
 from subshot.train.run_dir import WinnerDir, file_digest, replacing_folder, write_json
-
-SOURCES = Path(load.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Handover:
     """What a domain says of a network.
 
     network: on the CPU, in evaluation mode; its state is what the folder holds. inputs: a few, by name, in the order of
-    the network's arguments; with expected, the outputs for them, they become golden.npz. preprocess_source: the file of
-    launch/winner_files that becomes preprocess.py. The dicts become the JSON files of their names.
+    the network's arguments; with expected, the outputs for them, they become golden.npz. The dicts become the
+    JSON files of their names.
     """
 
     network: nn.Module
@@ -43,7 +42,6 @@ class Handover:
     labels: dict[str, Any]
     metrics: dict[str, Any]
     provenance: dict[str, Any]
-    preprocess_source: str
     vocabulary: dict[str, Any] = field(default_factory=dict)
 
 
@@ -68,8 +66,9 @@ def write_winner(folder: WinnerDir, given: Handover, file_bytes: int = FILE_BYTE
         write_json(new.latency_json, latency)
         card = model_card(given.architecture, given.preprocess, given.metrics | differences, latency, given.provenance)
         new.model_card.write_text(card, encoding="utf-8")
-        for name, source in ((new.load_py, "load.py"), (new.preprocess_py, given.preprocess_source)):
-            name.write_bytes((SOURCES / source).read_bytes())
+        images = given.architecture["task"] == IMAGES
+        for path, source in ((new.load_py, LOAD), (new.preprocess_py, preprocess_source(images))):
+            path.write_bytes(source.read_bytes())
         new.checksums.write_text(checksums(place), encoding="ascii")
         try:
             for _ in check_winner(place):

@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +24,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from subshot.launch.network_program import count_macs
+from subshot.launch.winner_files import LOAD, preprocess_source
 from subshot.launch.winner_files.load import Network, load_weights
 from subshot.launch.winner_programs import MAX_DIFFERENCE, run_onnx
 from subshot.launch.winner_schema import ARCHITECTURE, VOCABULARY, require_schema, schemas
-from subshot.launch.winner_space import CLICKS, cost_of, space_of
+from subshot.launch.winner_space import CLICKS, IMAGES, cost_of, space_of
 from subshot.launch.winner_weights import weight_files
 from subshot.supernet.space import from_named_choices, named_choices, network_hash
 from subshot.train.run_dir import WinnerDir, file_digest, read_json
@@ -65,9 +67,11 @@ def check_winner(root: Path) -> Iterator[str]:
     yield f"{len(names)} files have the sha256 that SHA256SUMS lists, and there are no others"
     records = read_records(folder)
     yield "the fields of every JSON file are what they should be"
+    yield check_code(folder, records)
     content = Content(folder, records, read_weights(folder, records["network.json"]), read_golden(folder, records))
     yield f"{len(content.weights)} tensors, all finite, under the names that network.json reads"
     yield check_costs(content)
+    yield check_interface(content)
     yield check_torch(content)
     yield check_onnx(content)
     yield check_pt2(content)
@@ -115,6 +119,21 @@ def read_records(folder: WinnerDir) -> dict[str, Any]:
         if not path.is_file():
             raise ValueError(f"{path} is missing")
     return records
+
+
+def check_code(folder: WinnerDir, records: dict[str, Any]) -> str:
+    """Whoever has checked a folder will run its load.py, so that must be subshot's own text."""
+    images = records["architecture.json"]["task"] == IMAGES
+    version = records["provenance.json"]["subshot"]
+    if version != version_of("subshot"):
+        return f"load.py is that of subshot {version}, and was not compared: this is {version_of('subshot')}"
+    for path, source in ((folder.load_py, LOAD), (folder.preprocess_py, preprocess_source(images))):
+        if path.read_bytes() != source.read_bytes():
+            raise ValueError(
+                f"{path} is not the one that this version of subshot writes; do not run it (launch/export.py "
+                f"{folder.root} --out NEW makes a folder with a new one)"
+            )
+    return "load.py and preprocess.py are subshot's own"
 
 
 def _json(path: Path) -> Any:
@@ -190,13 +209,44 @@ def check_costs(content: Content) -> str:
                 raise ValueError(f"{path}: costs.{name} is {value}; the genotype has {getattr(cost, name)}")
     params = sum(content.weights[n].numel() for n in program["parameters"] if not n.startswith("tables."))
     shapes = {name: tuple(value.shape) for name, value in content.weights.items()}
-    samples = [tuple(content.golden[name].shape[1:]) for name in program["inputs"]]
+    samples = [torch.from_numpy(content.golden[name]) for name in program["inputs"]]
     macs = _told(lambda: count_macs(program, shapes, samples), f"{folder.network_json} cannot be run")
     for name, value in (("macs", macs), ("params", params)):
         if value != costs[name]:
             raise ValueError(f"{folder.network_json} has {value} {name}, and {path} says {costs[name]}")
     whole = "the genotype and network.json" if space is not None else "network.json (the space is the user's own file)"
     return f"{macs:,} MACs and {params:,} parameters, counted again from {whole}"
+
+
+def check_interface(content: Content) -> str:
+    """What goes in and what comes out are of the sizes that the network has."""
+    records, space = content.records, content.architecture["space"]
+    how, labels = records["preprocess.json"], records["labels.json"]
+    folder = content.folder
+    if content.architecture["task"] == IMAGES:
+        if sorted(labels, key=int) != [str(number) for number in range(space["classes"])]:
+            raise ValueError(f"{folder.labels_json} must name the classes 0 to {space['classes'] - 1}")
+        if how["size"] != space["input_size"]:
+            raise ValueError(
+                f"{folder.preprocess_json}: size is {how['size']}; the network takes {space['input_size']}"
+            )
+        return f"{len(labels)} labels, images of {how['size']} pixels"
+    for name, count in (("dense", space["dense_features"]), ("categories", space["sparse_fields"])):
+        if len(how[name]) != count:
+            raise ValueError(
+                f"{folder.preprocess_json}: {name} has {len(how[name])} entries; the network takes {count}"
+            )
+    named, known = {column["name"] for column in how["columns"]}, records.get("vocabulary.json", {})
+    for rule in (*how["dense"], *how["categories"]):
+        if rule["of"] is not None and rule["of"] not in named:
+            raise ValueError(f"{folder.preprocess_json}: {rule['name']} is of {rule['of']!r}, which is no column")
+    for rule in how["categories"]:
+        sizes = {len(v) for n, v in content.weights.items() if n.startswith(f"tables.{rule['name']}.")}
+        if sizes != {rule["rows"]}:
+            raise ValueError(f"{folder.preprocess_json}: {rule['name']} has {rule['rows']} rows; its table has {sizes}")
+        if not rule["hash_size"] and len(known.get(rule["name"], ())) + 2 != rule["cardinality"]:
+            raise ValueError(f"{folder.vocabulary_json}: {rule['name']} must have {rule['cardinality'] - 2} values")
+    return f"{len(how['dense'])} dense values and {len(how['categories'])} categories, each with its table"
 
 
 def check_torch(content: Content) -> str:

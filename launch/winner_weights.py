@@ -36,7 +36,9 @@ def write_weights(folder: WinnerDir, weights: Mapping[str, Tensor], file_bytes: 
         files[-1][name] = value
         room -= size
     for number, content in enumerate(files, start=1):
-        save_file(content, folder.weights(number, len(files)))
+        path = folder.weights(number, len(files))
+        save_file(content, path)
+        path.chmod(0o644)  # safetensors makes files that only their owner reads
     return cut
 
 

@@ -19,7 +19,8 @@ Value = int | float | str | None
 def read(files: Sequence[str], folder: Path, batch_size: int = 1024) -> Iterator[tuple[list[str], tuple[Tensor, ...]]]:
     """(line numbers, (dense [N, D] float32, ids [N, F] int64)) of some lines at a time; "-" is standard input.
 
-    A line may lack the label, which is not looked at. Raises ValueError with file, line and field for a bad cell.
+    All lines of a file may lack the label, which is not looked at. Raises ValueError with file, line and field for a
+    bad cell.
     """
     how = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
     path = folder / "vocabulary.json"
@@ -50,11 +51,12 @@ def _rows(file: str, lines: Any, how: dict[str, Any]) -> Iterator[tuple[str, dic
         if how["header"] and number == 1:
             order = [next((c for c in columns if c["header"] == cell.strip()), None) for cell in cells]
             continue
-        layout = order or (columns if len(cells) == len(columns) else [c for c in columns if not c["label"]])
-        if len(cells) != len(layout):
-            raise ValueError(f"{file}, line {number}: it has {len(cells)} cells, and {len(layout)} are wanted")
+        if order is None:  # the first line tells whether labels are there
+            order = columns if len(cells) == len(columns) else [c for c in columns if not c["label"]]
+        if len(cells) != len(order):
+            raise ValueError(f"{file}, line {number}: it has {len(cells)} cells, and {len(order)} are wanted")
         values: dict[str, Value] = {}
-        for column, cell in zip(layout, cells, strict=True):
+        for column, cell in zip(order, cells, strict=True):
             if column is not None and not column["label"]:
                 try:
                     values[column["name"]] = value_of(cell, column["kind"])

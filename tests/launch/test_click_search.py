@@ -25,6 +25,7 @@ from subshot.launch.click_config import ClickConfig
 from subshot.launch.click_domain import ClickDomain
 from subshot.launch.click_retrain import lines_of
 from subshot.launch.domain import read_config
+from subshot.launch.winner_check import check_winner
 from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
@@ -230,7 +231,8 @@ def test_the_winner_serves_what_was_measured(work: Path, retrained: RunDir) -> N
     test = open_clicks(work / "prepared").test
     np.testing.assert_array_equal(logits["labels"], np.concatenate([block.read().labels for block in test.blocks]))
     kept = read_json(folder.preprocess_json)
-    assert kept["protocol"] == "nasrec" and len(kept["categorical_fields"]) == 26
+    assert kept["protocol"] == "nasrec" and len(kept["categories"]) == 26
+    assert len(list(check_winner(folder.root))) == 9
     assert read_json(folder.architecture_json)["choices"]["b3.dense_op"] in ("fc", "dot_product", "gating", "sum")
 
 

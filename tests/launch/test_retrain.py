@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from subshot.launch import retrain, search, vision_retrain
 from subshot.launch.domain import read_config
 from subshot.launch.vision import make_space
+from subshot.launch.winner_check import check_winner
 from subshot.supernet.network import build_network
 from subshot.supernet.space import from_named_choices
 from subshot.train.run_dir import RunDir, read_json
@@ -52,14 +53,26 @@ def test_folders_are_whole(run: RunDir) -> None:
     assert run.winner_names() == ["1", "random-1"]
     files = {path.name for path in run.winner("1").root.iterdir()}
     assert files == {
+        "MODEL_CARD.md",
+        "SHA256SUMS",
         "architecture.json",
         "golden.npz",
         "labels.json",
+        "latency.json",
+        "load.py",
         "metrics.json",
         "model.onnx",
+        "model.pt2",
         "model.safetensors",
+        "network.json",
         "preprocess.json",
+        "preprocess.py",
+        "provenance.json",
     }
+    assert {row["batch"] for row in read_json(run.winner("1").latency_json)} == {1, 32}
+    assert len(list(check_winner(run.winner("1").root))) == 9
+    left = [path.name for path in run.winners.iterdir() if path.name.startswith(".")]
+    assert not left and not list(run.checkpoints.glob("retrain-*"))
 
 
 def test_metrics_tell_n_interval_and_role(run: RunDir) -> None:
@@ -81,11 +94,11 @@ def test_json_and_weights_rebuild_the_network(run: RunDir, name: str) -> None:
     assert list(genotype) == architecture["genotype"]
     assert space.cost(genotype).macs == architecture["costs"]["macs"]
     network = build_network(space.decode(genotype)).eval()
-    network.load_state_dict(load_file(winner.weights))
+    network.load_state_dict(load_file(winner.weights()))
     golden = np.load(winner.golden, allow_pickle=False)
     with torch.no_grad():
-        outputs = network(torch.from_numpy(golden["inputs"])).numpy()
-    assert np.abs(outputs - golden["outputs"]).max() < 1e-4
+        outputs = network(torch.from_numpy(golden["images"])).numpy()
+    assert np.abs(outputs - golden["logits"]).max() < 1e-4
 
 
 def test_onnx_takes_any_batch(run: RunDir) -> None:
@@ -93,16 +106,16 @@ def test_onnx_takes_any_batch(run: RunDir) -> None:
     golden = np.load(winner.golden, allow_pickle=False)
     session = onnxruntime.InferenceSession(str(winner.onnx), providers=["CPUExecutionProvider"])
     for count in (1, 3, 8):
-        (logits,) = session.run(["logits"], {"images": golden["inputs"][:count]})
-        assert np.abs(logits - golden["outputs"][:count]).max() < 1e-3
+        (logits,) = session.run(["logits"], {"images": golden["images"][:count]})
+        assert np.abs(logits - golden["logits"][:count]).max() < 1e-3
     assert read_json(winner.metrics_json)["onnx_max_abs_difference"] < 1e-3
 
 
 def test_finished_networks_are_kept(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.root.parent)
-    before = run.winner("1").weights.stat().st_mtime_ns
+    before = run.winner("1").weights().stat().st_mtime_ns
     assert retrain_with(monkeypatch, run.root.parent, "--controls", "1", "--epochs", "2") == 0
-    assert run.winner("1").weights.stat().st_mtime_ns == before
+    assert run.winner("1").weights().stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""Winners' folders of untrained networks, written as retraining writes them; each test copies what it breaks."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from subshot.data.clicks import ClickEvalLoader, open_clicks
+from subshot.data.image_folder import ImageFolder, scan
+from subshot.data.imagenet import EvalLoader
+from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
+from subshot.data.synthetic_clicks import write_synthetic_log
+from subshot.launch.click_data import ClickData
+from subshot.launch.click_winner import click_handover
+from subshot.launch.presets import digits
+from subshot.launch.vision import make_space
+from subshot.launch.vision_winner import image_handover
+from subshot.launch.winner import write_winner
+from subshot.supernet import CLICK_SPACES
+from subshot.supernet.nasrec_network import build_nasrec
+from subshot.supernet.network import build_network
+from subshot.supernet.space import sample
+from subshot.train.dist import World
+from subshot.train.run_dir import RunDir, write_json
+from subshot.train.tables import TablesConfig, build_tables
+
+CLASSES = ("ant", "bee", "cat")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A winner's folder and what it was made from. images: files that the DALI pipeline reads, or None."""
+
+    winner: Path
+    prepared: Path
+    raw: Path
+    images: ImageFolder | None = None
+
+
+def begun_run(folder: Path, data: dict[str, str]) -> RunDir:
+    run = RunDir(folder)
+    write_json(run.config_json, {"preset": "made by a test", "data": str(folder)})
+    write_json(run.environment_json, {"python": "3.11"})
+    write_json(run.data_json, data)
+    run.history_jsonl.write_text("")
+    return run
+
+
+def draw_images(root: Path) -> None:
+    """Smooth shapes and noise of many sizes, JPEG and PNG, some grey."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in CLASSES:
+            (root / split / label).mkdir(parents=True)
+            for number in range(4):
+                height, width = rng.integers(20, 150, 2)
+                ramp = np.linspace(0, 255, width)[None, :, None] * np.ones((height, 1, 3))
+                pixels = np.clip(ramp + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8)
+                picture = Image.fromarray(pixels if number else pixels[..., 0])
+                picture.save(root / split / label / f"{number}.{'png' if number % 2 else 'jpg'}", quality=90)
+
+
+@pytest.fixture(scope="session")
+def made_images(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """An image network of random weights, whose BatchNorms have moved."""
+    folder = tmp_path_factory.mktemp("made-images")
+    draw_images(folder / "images")
+    config = digits()
+    space = make_space(config.space, len(CLASSES))
+    genotype = sample(space, random.Random(3))
+    torch.manual_seed(0)
+    network = build_network(space.decode(genotype))
+    images = scan(folder / "images", "val")
+    loader = EvalLoader(images, size=space.input_size, crop_ratio=config.images.crop_ratio, batch_size=8)
+    batch = next(iter(loader))
+    for _ in range(3):
+        network(batch.images)
+    nn.init.normal_(network.classifier.weight, std=2.0)
+    run = begun_run(folder / "run", {})
+    interval = [0.2, 0.6]
+    metrics = {"name": "1", "role": "winner", "seed": 0, "search/score": 0.5, "settings": {}}
+    metrics |= {"test/accuracy": 0.4, "test/n": 12, "test/interval_95": interval}
+    handed = image_handover(network.eval(), config, space, genotype, CLASSES, batch, metrics, run)
+    write_winner(run.winner("1"), handed)
+    return Made(run.winner("1").root, folder / "images", folder / "images" / "val", images)
+
+
+@pytest.fixture(scope="session")
+def made_clicks(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A CTR network of random weights and tables, over a prepared synthetic log with vocabularies."""
+    folder = tmp_path_factory.mktemp("made-clicks")
+    raw = write_synthetic_log(folder / "raw.tsv", 3000, 0)
+    prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(protocol="autoctr"))
+    data = ClickData(open_clicks(folder / "prepared"))
+    space = CLICK_SPACES["nasrec-full"](len(data.dense_fields), len(data.fields), 3)
+    genotype = space.canonical(space.draw(random.Random(2), connections="uniform"))
+    network = build_nasrec(space.decode(genotype), torch.Generator().manual_seed(0), True)
+    cap = 40
+    tables = build_tables(data.fields, TablesConfig(max_rows=cap), 0, World(0, 1, torch.device("cpu")))
+    run = begun_run(folder / "run", data.fingerprint())
+    metrics = {"name": "1", "role": "winner", "search/score": None, "settings": {}}
+    metrics["test/log_loss"] = {"value": 0.5, "low": 0.4, "high": 0.6}  # type: ignore[assignment]
+    (batch,) = islice(ClickEvalLoader(data.split("test"), batch_size=16, max_rows_per_table=cap), 1)
+    handed = click_handover(network, tables, space, genotype, data, cap, True, batch, metrics, run)
+    write_winner(run.winner("1"), handed)
+    return Made(run.winner("1").root, folder / "prepared", raw)
+
+
+@pytest.fixture
+def image_copy(made_images: Made, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_images.winner, tmp_path / "winner"))
+
+
+@pytest.fixture
+def click_copy(made_clicks: Made, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_clicks.winner, tmp_path / "winner"))

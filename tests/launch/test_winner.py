@@ -1,0 +1,186 @@
+"""What a winner's folder gives to who has torch and safetensors alone, beside what the training pipeline gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from subshot.data.clicks import ClickEvalLoader, open_clicks
+from subshot.data.dali import STD
+from subshot.data.imagenet import EvalLoader
+from subshot.launch import export
+from subshot.launch.winner_check import check_winner
+from subshot.launch.winner_files import preprocess_images
+from subshot.launch.winner_files.load import load
+
+Made = Any  # of conftest.py
+CHECKS = 9
+
+ALONE = """
+import importlib.abc, sys
+class Only(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        refused = {"subshot", "torchrec", "fbgemm_gpu", "nvidia", "onnx", "onnxruntime", "polars", "pyarrow", "scipy"}
+        if name.split(".")[0] in refused:
+            raise ImportError(f"{name} is not to be had")
+sys.meta_path.insert(0, Only())
+"""
+
+
+def predict(winner: Path, *files: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """load.py predict, where nothing of subshot and its other dependencies can be imported."""
+    script = winner / "load.py"
+    line = f"{ALONE}\nimport runpy\nsys.argv = {['load.py', 'predict', *files]!r}\n"
+    line += f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    return subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, input=text, timeout=120)
+
+
+def test_load_py_is_short() -> None:
+    """What people read before they run it."""
+    for source in Path(preprocess_images.__file__).parent.glob("*.py"):
+        assert len(source.read_text().splitlines()) < 150, source
+
+
+def test_images_become_what_the_training_pipeline_makes_of_them(made_images: Made) -> None:
+    how = json.loads((made_images.winner / "preprocess.json").read_text())
+    images = made_images.images
+    assert images is not None
+    for size, ratio in ((how["size"], how["crop_ratio"]), (64, 0.875), (20, 1.0), (120, 0.9)):
+        loader = EvalLoader(images, size=size, crop_ratio=ratio, batch_size=5)
+        wanted = torch.cat([batch.images for batch in loader])
+        settings = how | {"size": size, "crop_ratio": ratio}
+        found = torch.stack([preprocess_images.image(images.root / path, settings) for path in images.paths])
+        levels = (found - wanted).abs() * 255 * torch.tensor(STD).view(3, 1, 1)
+        assert levels.max() < 1.001 and (levels > 0.5).float().mean() < 0.01
+
+
+def test_predicted_labels_are_those_of_the_training_pipeline(made_images: Made) -> None:
+    images = made_images.images
+    assert images is not None
+    files = [str(images.root / path) for path in images.paths]
+    done = predict(made_images.winner, *files)
+    assert done.returncode == 0, done.stderr
+    network = load(made_images.winner)
+    loader = EvalLoader(images, size=network_size(made_images.winner), crop_ratio=1.0, batch_size=5)
+    with torch.no_grad():
+        wanted = torch.cat([torch.softmax(network(batch.images), 1) for batch in loader])
+    for line, file, row in zip(done.stdout.splitlines(), files, wanted, strict=True):
+        name, *pairs = line.split("\t")
+        assert name == file and len(pairs) == 3
+        for label, value in (pair.rsplit(" ", 1) for pair in pairs):
+            assert float(value) == pytest.approx(float(row[images.classes.index(label)]), abs=1e-3)
+    assert len({line.split("\t")[1] for line in done.stdout.splitlines()}) > 1, "the test's network tells images apart"
+
+
+def network_size(winner: Path) -> int:
+    return int(json.loads((winner / "preprocess.json").read_text())["size"])
+
+
+def test_raw_lines_become_the_training_pipelines_probabilities(made_clicks: Made) -> None:
+    done = predict(made_clicks.winner, str(made_clicks.raw))
+    assert done.returncode == 0, done.stderr
+    found = np.sort(np.array([float(line) for line in done.stdout.splitlines()]))
+    network = load(made_clicks.winner)
+    clicks = open_clicks(made_clicks.prepared)
+    wanted = []
+    for split in (clicks.train, clicks.val, clicks.test):
+        for batch in ClickEvalLoader(split, batch_size=500, max_rows_per_table=40):
+            with torch.no_grad():
+                wanted.append(network(batch.dense, batch.sparse.values().view(26, -1).t()).numpy())
+    assert found == pytest.approx(np.sort(np.concatenate(wanted)), abs=1e-6)
+    assert found[-1] - found[0] > 1e-3, "the test's network tells rows apart"
+
+
+def test_lines_come_from_a_pipe_with_or_without_their_label(made_clicks: Made) -> None:
+    first = made_clicks.raw.read_text().splitlines()[:3]
+    labelled = predict(made_clicks.winner, "-", text="\n".join(first))
+    bare = predict(made_clicks.winner, "-", text="\n".join(line.split("\t", 1)[1] for line in first) + "\n")
+    assert labelled.returncode == bare.returncode == 0
+    assert labelled.stdout == bare.stdout and len(bare.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda cells: cells[:-1], "line 2: it has 39 cells, and 40 are wanted"),
+        (lambda cells: [*cells[:2], "many", *cells[3:]], "line 2: field I2 is 'many', which is no integer"),
+        (lambda cells: [*cells[:20], "xyz", *cells[21:]], "line 2: field C7 is 'xyz', which is no hex"),
+    ],
+)
+def test_a_bad_line_is_named(made_clicks: Made, change: object, sentence: str) -> None:
+    first, second = made_clicks.raw.read_text().splitlines()[:2]
+    changed = "\t".join(change(second.split("\t")))  # type: ignore[operator]
+    done = predict(made_clicks.winner, "-", text=f"{first}\n{changed}\n")
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+def test_other_mistakes_are_one_sentence(made_images: Made, image_copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    assert "cannot be read as an image" in predict(made_images.winner, str(tmp_path / "x.png")).stderr
+    assert "usage:" in predict(made_images.winner).stderr
+    (image_copy / "model.safetensors").write_bytes(b"\xff" * 100)
+    done = predict(image_copy, "x.png")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_a_loaded_network_trains(made_images: Made) -> None:
+    network = load(made_images.winner).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    loss = network(torch.randn(4, 3, 32, 32)).square().mean()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and all("running" in name for name in moved), "BatchNorm's statistics move in training mode alone"
+
+
+def run_export(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["launch/export.py", *arguments])
+    return export.main()
+
+
+def test_int8_tables_state_what_they_cost(
+    made_clicks: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "int8"
+    arguments = ["--out", str(out), "--tables", "int8", "--data", str(made_clicks.prepared)]
+    assert run_export(monkeypatch, str(made_clicks.winner), *arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == str(out) and "torchrec's int8" in printed
+    assert len(list(check_winner(out))) == CHECKS
+    found = json.loads((out / "metrics.json").read_text())
+    assert abs(found["int8"]["int8_change"]) < 1e-3 and abs(found["int8"]["torchrec_int8_change"]) < 1e-3
+    assert found["int8"]["int8_table_mib"] < 0.4 * found["int8"]["float32_table_mib"]
+    assert found["test/log_loss"]["value"] == found["int8"]["int8_log_loss"]
+    rows = made_clicks.raw.read_text().splitlines()[:50]
+    both = [predict(folder, "-", text="\n".join(rows)).stdout.split() for folder in (made_clicks.winner, out)]
+    floats, codes = (np.array([float(value) for value in each]) for each in both)
+    assert 0 < np.abs(floats - codes).max() < 0.02
+    assert run_export(monkeypatch, str(out), *arguments[2:], "--out", str(tmp_path / "twice")) == 2
+    assert "this one has none" in capsys.readouterr().err
+
+
+def test_weights_are_cut_into_files_and_a_zip(
+    made_clicks: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from subshot.launch.winner import write_winner
+    from subshot.launch.winner_export import read_handover
+    from subshot.train.run_dir import WinnerDir
+
+    write_winner(WinnerDir(tmp_path / "cut"), read_handover(WinnerDir(made_clicks.winner)), file_bytes=2000)
+    assert len(list((tmp_path / "cut").glob("model-*-of-*.safetensors"))) > 5
+    assert "tables.C3.weight" in json.loads((tmp_path / "cut" / "network.json").read_text())["joined"]
+    one, other = load(made_clicks.winner).state_dict(), load(tmp_path / "cut").state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    assert run_export(monkeypatch, str(tmp_path / "cut"), "--out", str(tmp_path / "whole"), "--zip") == 0
+    subprocess.run(["python3", "-m", "zipfile", "-e", "whole.zip", "unpacked"], cwd=tmp_path, check=True)
+    assert len(list(check_winner(tmp_path / "unpacked" / "whole"))) == CHECKS
+    same = {path.name for path in (tmp_path / "whole").iterdir()} ^ {path.name for path in made_clicks.winner.iterdir()}
+    assert not same and os.listdir(tmp_path / "whole")
