@@ -235,10 +235,10 @@ def handed_over(trial: Trial, config: ClickConfig, data: ClickData, run: RunDir)
     record = finished(trial, config, data, run)
     if record is not None and record["diverged"] is not None:
         return True
-    path = run.winner("1").metrics_json
-    if not path.is_file():
+    folder = run.winner("1")
+    if not folder.checksums.is_file():
         return False
-    metrics = read_json(path)
+    metrics = read_json(folder.metrics_json)
     return bool(
         metrics.get("contender") == trial.contender.name
         and metrics.get("settings") == trial_settings(trial, config, data)

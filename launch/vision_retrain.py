@@ -139,7 +139,7 @@ def train_one(
     assert job.genotype is not None, "no baselines among images"
     settings = {"genotype": list(job.genotype), "seed": job.seed, "run_seed": config.seed, "data": train.fingerprint}
     settings |= {"space": to_json(config.space), **to_json(config.retrain)}
-    if of_main(folder.metrics_json.is_file(), world):
+    if of_main(folder.checksums.is_file(), world):
         require_same(read_json(folder.metrics_json)["settings"], settings, folder)
         if world.is_main:
             remove_checkpoints(run.checkpoints, checkpoint_name(job))

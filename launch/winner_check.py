@@ -31,7 +31,7 @@ from subshot.launch.winner_schema import ARCHITECTURE, VOCABULARY, require_schem
 from subshot.launch.winner_space import CLICKS, IMAGES, cost_of, space_of
 from subshot.launch.winner_weights import weight_files
 from subshot.supernet.space import from_named_choices, named_choices, network_hash
-from subshot.train.run_dir import WinnerDir, file_digest, read_json
+from subshot.train.run_dir import RunDir, WinnerDir, file_digest, read_json
 
 T = TypeVar("T")
 LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")
@@ -79,6 +79,10 @@ def check_winner(root: Path) -> Iterator[str]:
 
 def check_hashes(folder: WinnerDir) -> list[str]:
     path = folder.checksums
+    if winners := RunDir(folder.root).winner_names():
+        raise ValueError(
+            f"{folder.root} is a run; name one of its winners, such as {RunDir(folder.root).winner(winners[0]).root}"
+        )
     if not path.is_file() or path.is_symlink():
         raise ValueError(f"{folder.root} is no winner's folder: it has no SHA256SUMS")
     text = path.read_bytes().decode("ascii", "replace")
