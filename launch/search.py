@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import torch
 import tyro
 
-from subshot.launch.cli import USER_MISTAKE, again, go_on, run_command
+from subshot.launch.cli import USER_MISTAKE, go_on, run_command
 from subshot.launch.config import RunConfig
 from subshot.launch.domain import changes_since_begun, open_domain, read_config, require_accepted, saved_form
 from subshot.launch.environment import describe_environment
@@ -27,6 +27,7 @@ from subshot.launch.plan import write_plan
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
+from subshot.launch.started import again, program
 from subshot.train.dist import World, barrier, gather_objects, joined_world
 from subshot.train.run_dir import RunDir, file_digest, remove_abandoned, write_json
 
@@ -60,7 +61,7 @@ def parse(arguments: list[str]) -> SearchArguments[Any]:
     """The preset's settings with the command line's over them. Exits with 2 where the line is not understood."""
     known = "\n".join(f"  {name:26}{summary(preset.__doc__)}" for name, preset in PRESETS.items())
     if not arguments or arguments[0] in ("-h", "--help"):
-        usage = "usage: launch/search.py PRESET [--help] [--run-dir DIR] [--data PATH] [--resume] ..."
+        usage = f"usage: {program('search')} PRESET [--help] [--run-dir DIR] [--data PATH] [--resume] ..."
         print(f"{usage}\n\npresets:\n{known}")
         sys.exit(0 if arguments else USER_MISTAKE)
     if arguments[0] not in PRESETS:
@@ -73,7 +74,7 @@ def parse(arguments: list[str]) -> SearchArguments[Any]:
         shown[generic[type(preset)]],
         default=SearchArguments(preset),
         args=arguments[1:],
-        prog=f"launch/search.py {arguments[0]}",
+        prog=f"{program('search')} {arguments[0]}",
         description=PRESETS[arguments[0]].__doc__,
     )
     return parsed
