@@ -28,7 +28,9 @@ from subshot.train.trainable import Trainable
 class SpaceConfig:
     """Which networks are searched."""
 
-    name: Literal["mobilenetv2", "mobilenetv2-fixed-depth", "mobilenetv2-mobile", "shufflenetv2", "nasbench-macro"]
+    name: str
+    """mobilenetv2, mobilenetv2-fixed-depth, mobilenetv2-mobile, shufflenetv2, nasbench-macro, or FILE.py:FUNCTION, a
+    space of your own (docs/own_space.md)."""
     input_size: int = 224
     """Pixels of a side."""
     width: float = 1.0

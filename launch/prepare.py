@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import tyro
 from tqdm import tqdm
@@ -22,7 +23,8 @@ from subshot.data.click_parsing import BadLines, OnBadLine
 from subshot.data.click_protocols import ProtocolName
 from subshot.data.click_schema import read_schema
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
-from subshot.launch.cli import go_on, run_command
+from subshot.launch.cli import go_on, nearest, run_command
+from subshot.launch.options import require_choices
 from subshot.launch.started import program
 from subshot.train.run_dir import replacing
 
@@ -136,6 +138,10 @@ def left_out(bad: BadLines) -> str:
 
 def main() -> int:
     def command() -> None:
+        first = next(iter(sys.argv[1:]), "-")
+        if not first.startswith("-") and first not in get_args(Dataset):
+            raise ValueError(f"there is no data set {first!r}; {nearest(first, get_args(Dataset))}")
+        require_choices(PrepareArguments, sys.argv[1:])
         prepare(tyro.cli(PrepareArguments, prog=program("prepare"), description=__doc__))
 
     return run_command(command, lambda: True, go_on())
