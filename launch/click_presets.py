@@ -44,7 +44,7 @@ NASREC_WARMUP = Recipe(
 
 
 def clicks() -> ClickConfig:
-    """The demo: a synthetic log whose least possible loss is known, in 4 narrow blocks of NASRec's.
+    """The demo: a synthetic log of known least loss, in NASRec-Small of 4 narrow blocks.
 
     Command: torchrun --nproc-per-node 2 launch/search.py clicks --run-dir runs/clicks
     Hardware: 2 CPU cores, no GPU.
@@ -101,8 +101,9 @@ def nasrec_tiny() -> ClickConfig:
 
     Command: launch/search.py nasrec-tiny --data PREPARED --run-dir runs/mine
     Hardware: 1 or 2 CPU cores.
-    Time: TIME
-    Result: RESULT
+    Time: measured 0.5 minutes on 16,000 training rows and 1 core that other work shared; retraining 4 minutes.
+    Result: measured on that synthetic log: test log loss 0.498; logistic regression 0.525, FM 0.514, DLRM 0.497, and
+    random networks of its cost, from which it is not told apart, 0.498.
     """
     base = clicks()
     return replace(
