@@ -21,6 +21,7 @@ setup(
     python_requires=">=3.11",
     packages=[f"subshot.{module}" for module in MODULES],
     package_dir={f"subshot.{folder}": folder for folder in FOLDERS},
+    entry_points={"console_scripts": ["subshot = subshot.launch.main:main"]},
     install_requires=[
         "deap==1.4.*",
         "jsonschema>=4.26",

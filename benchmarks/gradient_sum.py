@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from subshot.data.batch import ImageBatch
-from subshot.launch.presets import mobilenetv2_imagenette
+from subshot.launch.image_presets import mobilenetv2_imagenette
 from subshot.launch.vision import make_space, make_supernet
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.fit import train_step

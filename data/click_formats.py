@@ -3,6 +3,7 @@
     criteo  Criteo Kaggle train.txt: tabs, no header; label, I1-I13 (integers), C1-C26 (hexadecimal)
     avazu   Avazu Kaggle train.csv: commas, header
     kdd12   KDD Cup 2012 track 2: training.txt (tabs, no header, clicks counted) or OpenML's CSV (header, binary)
+    csv     one's own: a header, and a schema (data/click_schema.py) that says what each column is
 
 An empty cell is a missing value in all of them.
 """
@@ -16,12 +17,16 @@ from typing import Literal
 
 from subshot.data.image_folder import DataError
 
-Dataset = Literal["criteo", "avazu", "kdd12"]
+Dataset = Literal["criteo", "avazu", "kdd12", "csv"]
+Published = Literal["criteo", "avazu", "kdd12"]
 
-Kind = Literal["label", "clicks", "integer", "hex", "decimal", "unsigned", "rounded", "hour"]
+Kind = Literal[
+    "label", "clicks", "integer", "hex", "decimal", "unsigned", "rounded", "hour", "real", "text", "time", "left out"
+]
 """How a column's text is read. label: 0 or 1. clicks: a count, label 1 where it is above 0. integer: a dense value,
 64 bits with sign. Categories: hex (at most 8 digits), decimal (64 bits with sign), unsigned (decimal, 64 bits),
-rounded (the same, as a double printed it: 1.42024e+19), hour (YYMMDDHH)."""
+rounded (the same, as a double printed it: 1.42024e+19), hour (YYMMDDHH). Of one's own log: real is a dense value, a
+double; text a category, as it stands; time orders the rows; left out is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,16 @@ class Column:
 
     @property
     def is_dense(self) -> bool:
-        return self.kind == "integer"
+        return self.kind in ("integer", "real")
 
 
 @dataclass(frozen=True)
 class ClickFormat:
     """One layout. columns: in the file's order; where it has a header, the header decides the order.
 
-    unlabelled: the number of columns that the data set's unlabelled test file has.
+    unlabelled: the number of columns that the data set's unlabelled test file has. quoted: quotation marks around a
+    cell are dropped. cells_quoted: they may also hold separators, as csv.reader reads them. missing: cells that mean
+    nothing, besides the empty one.
     """
 
     dataset: Dataset
@@ -59,6 +66,8 @@ class ClickFormat:
     columns: tuple[Column, ...]
     unlabelled: int
     quoted: bool = False
+    cells_quoted: bool = False
+    missing: tuple[str, ...] = ()
 
 
 def _columns(kind: Kind, *names: str) -> tuple[Column, ...]:
@@ -156,7 +165,7 @@ class Layout:
         return int(self.format.header)
 
 
-def recognise(dataset: Dataset, path: Path, first_lines: Sequence[bytes]) -> Layout:
+def recognise(dataset: Published, path: Path, first_lines: Sequence[bytes]) -> Layout:
     """The layout of a file by its first lines (without line ends).
 
     Raises DataError for a file that is no labelled log of the data set.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from subshot.data.click_text import Block
 from subshot.data.image_folder import DataError
 
 OnBadLine = Literal["error", "skip"]
-Reason = Literal["columns", "label", "number", "category"]
+Reason = Literal["columns", "label", "number", "category", "time"]
 
 CategoryText = Literal["by field", "decimal else hex"]
 """by field: hex fields are hexadecimal. decimal else hex: a token of a hex field that consists of decimal digits
 alone is read as decimal, as NASRec's scripts do for Avazu."""
+
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+"""What a real number looks like."""
 
 _INTEGERS: Mapping[Kind, type[pl.DataType]] = {
     "clicks": pl.Int64,
@@ -38,6 +42,8 @@ _ALLOWED: Mapping[Kind, str] = {
     "unsigned": "an integer from 0 to 2^64 - 1, or nothing",
     "rounded": "a number from 0 to 2^64 - 1, or nothing",
     "hour": "a date and an hour as YYMMDDHH, or nothing",
+    "real": "a finite number such as 3, -0.5 or 1e-3, or nothing",
+    "time": "a number or a date as text",
 }
 _REASONS: Mapping[Kind, Reason] = {
     "label": "label",
@@ -48,6 +54,8 @@ _REASONS: Mapping[Kind, Reason] = {
     "unsigned": "category",
     "rounded": "category",
     "hour": "category",
+    "real": "number",
+    "time": "time",
 }
 
 
@@ -75,14 +83,18 @@ class BadLines:
 def parse_block(block: Block, layout: Layout, category_text: CategoryText) -> tuple[pl.DataFrame, list[BadLine]]:
     """The good lines of a block as columns, and the bad ones.
 
-    The label is UInt8; dense columns are Int64; categories UInt32 (hex), Int64 or UInt64. A missing value is null.
-    The header, which the caller has looked at, must not be in the block.
+    The label is UInt8; dense columns are Int64 or Float64; categories UInt32 (hex), Int64, UInt64 or String. A missing
+    value is null, a column that is left out is not there. The header, which the caller has looked at, must not be in
+    the block.
     """
-    columns = layout.columns
-    text, lines, bad = _with_right_width(block, layout)
+    columns = tuple(column for column in layout.columns if column.kind != "left out")
+    if layout.format.cells_quoted and b'"' in block.text:
+        words, lines, bad = _read_quoted(block, layout)
+    else:
+        text, lines, bad = _with_right_width(block, layout)
+        words = _read(text if len(lines) else b"", layout)
     if not len(lines):
-        return _typed(_read(b"", layout), columns, category_text), bad
-    words = _read(text, layout)
+        return _typed(words, columns, category_text), bad
     assert words.height == len(lines), f"{words.height} rows of {len(lines)} lines"
     frame = _typed(words, columns, category_text)
     wrong = {c.name: _where_wrong(words[c.name], frame[c.name], c) for c in columns}
@@ -142,9 +154,8 @@ def _with_right_width(block: Block, layout: Layout) -> tuple[bytes, NDArray[np.i
     starts = np.concatenate(([0], ends[:-1] + 1))
     bad = []
     for place in wrong:
-        empty = starts[place] == ends[place]
-        found = "the line is empty" if empty else f"it has {widths[place]} column{'' if widths[place] == 1 else 's'}"
-        bad.append(BadLine(int(lines[place]), "columns", f"{found}; {layout.format.title} has {wanted}"))
+        width = 0 if starts[place] == ends[place] else int(widths[place])
+        bad.append(BadLine(int(lines[place]), "columns", _wrong_width(width, layout)))
     right = widths == wanted
     return letters[np.repeat(right, ends - starts + 1)].tobytes(), lines[right], bad
 
@@ -165,7 +176,39 @@ def _read(text: bytes, layout: Layout) -> pl.DataFrame:
     if layout.format.quoted:
         bare = pl.all().str.strip_chars('"')
         words = words.select(pl.when(bare != "").then(bare))
-    return words
+    return _without_missing(words, layout)
+
+
+def _without_missing(words: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    if not layout.format.missing:
+        return words
+    return words.select(pl.when(~pl.all().is_in(list(layout.format.missing))).then(pl.all()))
+
+
+def _read_quoted(block: Block, layout: Layout) -> tuple[pl.DataFrame, NDArray[np.int64], list[BadLine]]:
+    """As csv.reader reads each line that has quotation marks: the words, their lines, and the bad ones."""
+    wanted, rows, lines, bad = len(layout.columns), list[list[str | None]](), list[int](), list[BadLine]()
+    delimiter = layout.format.separator.decode()
+    for number, line in enumerate(block.text.split(b"\n")[:-1], block.first_line):
+        text = line.decode("utf-8", "replace")
+        try:
+            row = next(csv.reader([text], delimiter=delimiter, strict=True)) if '"' in text else text.split(delimiter)
+        except csv.Error as error:
+            bad.append(BadLine(number, "columns", f"its quotation marks do not fit together ({error})"))
+            continue
+        if text and len(row) == wanted:
+            rows.append([word or None for word in row])
+            lines.append(number)
+        else:
+            bad.append(BadLine(number, "columns", _wrong_width(len(row) if text else 0, layout)))
+    names = [column.name for column in layout.columns]
+    words = pl.DataFrame(rows, schema=pl.Schema(dict.fromkeys(names, pl.String)), orient="row")
+    return _without_missing(words, layout), np.array(lines, np.int64), bad
+
+
+def _wrong_width(width: int, layout: Layout) -> str:
+    found = f"it has {width} column{'' if width == 1 else 's'}" if width else "the line is empty"
+    return f"{found}; {layout.format.title} has {len(layout.columns)}"
 
 
 def _typed(words: pl.DataFrame, columns: tuple[Column, ...], category_text: CategoryText) -> pl.DataFrame:
@@ -192,12 +235,17 @@ def _parsed(column: Column, category_text: CategoryText) -> pl.Expr:
         )
     if column.kind == "rounded":
         return word.cast(pl.Float64, strict=False).cast(pl.UInt64, strict=False)
+    if column.kind == "real":
+        number = pl.when(word.str.contains(f"^{NUMBER}$")).then(word.cast(pl.Float64, strict=False))
+        return pl.when(number.is_finite()).then(number)
+    if column.kind in ("text", "time"):
+        return word
     return word.cast(_INTEGERS[column.kind], strict=False)
 
 
 def _where_wrong(words: pl.Series, parsed: pl.Series, column: Column) -> NDArray[np.intp]:
-    """Places where there was text and no value came of it; where a label is missing, too."""
-    if column.is_label:
+    """Places where there was text and no value came of it; where a label or a time is missing, too."""
+    if column.is_label or column.kind == "time":
         return np.flatnonzero(parsed.is_null().to_numpy())
     if words.null_count() == parsed.null_count():
         return np.empty(0, np.intp)

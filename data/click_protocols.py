@@ -4,6 +4,8 @@
     autoctr   vocabularies of values that are frequent in train, int(ln(x)^2), folds 2-9 / 1 / 0
     bars-x4   vocabularies, dense values bucketised into categories, the older folds, 2-9 / 1 / 0
 
+A log of one's own has a protocol of its own, `own`: data/click_columns.py.
+
 Ids of a hashed field: 0 missing, 1 to size - 1 values. Ids of a vocabulary: 0 missing, 1 all values rarer than the
 threshold or unseen in train ("others"), 2 upwards the values by falling frequency.
 
@@ -29,7 +31,7 @@ from subshot.data.folds import FoldRule
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
-DenseStep = Literal["log1p", "squared log", "buckets"]
+DenseStep = Literal["log1p", "squared log", "buckets", "by column"]
 ProtocolName = Literal["nasrec", "autoctr", "bars-x4"]
 
 ZERO = "zero"
@@ -43,14 +45,15 @@ class Protocol:
     """The steps in which protocols differ.
 
     folds, splits: how rows are dealt out, and the split of each fold. dense: log1p is log(1 + max(x, 0)), missing 0;
-    squared log is int(ln(x)^2) where x > 2 and x elsewhere, missing 0; buckets is the same number, but as a category.
+    squared log is int(ln(x)^2) where x > 2 and x elsewhere, missing 0; buckets is the same number, but as a category;
+    by column is for logs of one's own.
     table_sizes: rows of each field's table, of hashed ids; empty where values get vocabularies. min_counts: the rows
     of train that a value must stand in to get an id. decimal_first: data sets whose categories are read as decimal
     where they can be, as hexadecimal otherwise, and taken modulo 2^31 - 1. calendar: Avazu's hour becomes hour of the
     day, day of the week and weekend.
     """
 
-    name: ProtocolName
+    name: ProtocolName | Literal["own"]
     folds: FoldRule
     splits: tuple[Split, ...]
     dense: DenseStep
@@ -157,17 +160,23 @@ class PlannedField:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one protocol makes of one layout: the fields of the output, and the steps that need no vocabulary."""
+    """What one protocol makes of one layout: the fields of the output, and the steps that need nothing fitted.
+
+    standardised: dense fields that await the mean and deviation of the train rows. time: the column whose order splits
+    the rows, which the output lacks; empty where the folds do.
+    """
 
     protocol: Protocol
     label: str
     dense: tuple[str, ...]
     categorical: tuple[PlannedField, ...]
     steps: tuple[pl.Expr, ...]
+    standardised: tuple[str, ...] = ()
+    time: str = ""
 
     def apply(self, parsed: pl.DataFrame) -> pl.DataFrame:
-        """`label` UInt8, dense fields Float32, hashed ids Int32, or values that await their vocabulary (null is
-        missing), in that order."""
+        """`label` UInt8, dense fields Float32 (Float64 where they await standardisation), hashed ids Int32, or values
+        that await their vocabulary (null is missing), and the time, in that order."""
         return parsed.select(self.steps)
 
 
@@ -204,7 +213,7 @@ def make_plan(
         values = {name: _squared_log(name).cast(pl.Int32) for name in dense} | values
         dense = []
     steps = [pl.col(label).alias("label")]
-    steps += [_dense_step(protocol.dense, name).alias(name) for name in dense]
+    steps += [dense_step(protocol.dense, name).alias(name) for name in dense]
     if not dense:
         steps.append(pl.lit(0.0, pl.Float32).alias(ZERO))
     sizes = {name: _table_size(protocol, dataset, name, max_rows_per_table) for name in values}
@@ -229,7 +238,8 @@ def _hashed(value: pl.Expr, size: int, modulo: int) -> pl.Expr:
     return (value % (size - 1) + 1).cast(pl.Int32).fill_null(MISSING_ID)
 
 
-def _dense_step(step: DenseStep, name: str) -> pl.Expr:
+def dense_step(step: DenseStep, name: str) -> pl.Expr:
+    """A number's dense value, Float32."""
     if step == "log1p":
         number = pl.col(name).cast(pl.Float64).clip(lower_bound=0).log1p()
     else:

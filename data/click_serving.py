@@ -1,10 +1,13 @@
 """What a served model must do to a line of the raw log, from the manifest of the prepared one: JSON for
 preprocess.json, and the vocabularies. launch/winner_files/preprocess_clicks.py does what it says.
 
-    separator, header, quoted   how a line is cut; with a header, its names say where the columns are
-    columns                     {name, header, kind, label}: how a cell is read (see data/click_formats.py)
-    dense                       {name, of, step}: step(cell of column `of`), 0 where it is missing; of None: always 0
-    categories                  {name, of, part, hash_size, modulo, cardinality, rows}: the id of a cell, see below
+    separator, header   how a line is cut; with a header, its names say where the columns are
+    quotes              "none": they are letters; "strip": those around a cell go; "csv": as csv.reader cuts a line
+    missing             cells that mean nothing, besides the empty one
+    columns             {name, header, kind, label}: how a cell is read (see data/click_formats.py)
+    dense               {name, of, step}: step(cell of column `of`), 0 where it is missing; of None: always 0. The steps
+                        are those of data/click_protocols.py, and standard, with mean, deviation and bound
+    categories          {name, of, part, hash_size, modulo, cardinality, rows}: the id of a cell, see below
 
 An id is 0 for a missing cell. Otherwise the cell is taken whole, or a part of it ("squared log", or of a date "hour",
 "weekday", "is_weekend"); where hash_size is not 0 the id is (value mod modulo, where that is not 0) mod (hash_size - 1)
@@ -28,6 +31,8 @@ from subshot.data.user_profile import PROFILE_COLUMNS
 
 def serving_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[str, Any]:
     """max_rows_per_table: of the tables that are served; 0 for no cap."""
+    if manifest["dataset"] == "csv":
+        return _own_rules(manifest, max_rows_per_table)
     options, dataset = manifest["options"], manifest["dataset"]
     protocol = PROTOCOLS[manifest["protocol"]]
     layout = next(each for each in FORMATS if each.title == options["layout"])
@@ -56,7 +61,8 @@ def serving_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[
     return {
         "separator": layout.separator.decode(),
         "header": layout.header,
-        "quoted": layout.quoted,
+        "quotes": "strip" if layout.quoted else "none",
+        "missing": [],
         "columns": [
             _cell(column, decimal_first)
             for column in columns
@@ -72,9 +78,44 @@ def _cell(column: Column, decimal_first: bool) -> dict[str, Any]:
     return {"name": column.name, "header": column.in_header, "kind": kind, "label": column.is_label}
 
 
+def _own_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[str, Any]:
+    """Of a log of one's own, whose rule is data/click_columns.py's."""
+    kinds = {"number": "real", "category": "text", "label": "label"}
+    columns = [column for column in manifest["columns"] if column["kind"] in kinds]
+    steps = {column["name"]: column for column in columns}
+    fields = [(field["name"], field["cardinality"]) for field in manifest["categorical_fields"]]
+    rows = capped_cardinalities([cardinality for _, cardinality in fields], max_rows_per_table)
+    dense = []
+    for name in manifest["dense_fields"]:
+        rule = {"name": name, "of": name if name in steps else None, "step": "log1p"}
+        if name in steps and steps[name]["transform"] == "standard":
+            rule |= {"step": "standard"} | {key: steps[name][key] for key in ("mean", "deviation", "bound")}
+        dense.append(rule)
+    return {
+        "separator": manifest["text"]["separator"],
+        "header": True,
+        "quotes": "csv",
+        "missing": manifest["text"]["missing"],
+        "columns": [
+            {
+                "name": column["name"],
+                "header": column["name"],
+                "kind": kinds[column["kind"]],
+                "label": column["kind"] == "label",
+            }
+            for column in columns
+        ],
+        "dense": dense,
+        "categories": [
+            {"name": name, "of": name, "part": "", "hash_size": 0, "modulo": 0, "cardinality": size, "rows": kept}
+            for (name, size), kept in zip(fields, rows, strict=True)
+        ],
+    }
+
+
 def vocabularies(folder: Path, manifest: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Every field's values in the order of their ids, from 2 on; {} where ids are hashes."""
-    if PROTOCOLS[manifest["protocol"]].hashed:
+    if manifest["dataset"] != "csv" and PROTOCOLS[manifest["protocol"]].hashed:
         return {}
     names = [field["name"] for field in manifest["categorical_fields"]]
     tables = {name: pl.read_parquet(folder / "vocabulary" / f"{name}.parquet") for name in names}

@@ -25,11 +25,18 @@ class Vocabulary:
 
 
 def encode(frame: pl.DataFrame, vocabularies: Mapping[str, Vocabulary]) -> pl.DataFrame:
-    """Some fields' values replaced by their ids (Int32); a value that its vocabulary lacks is one of the others."""
+    """Some fields' values, integers or texts, replaced by their ids (Int32).
+
+    A value that its vocabulary lacks is one of the others.
+    """
     values = {field: pl.lit(vocabulary.values) for field, vocabulary in vocabularies.items()}
     last = {field: max(len(vocabulary.values) - 1, 0) for field, vocabulary in vocabularies.items()}
+    nothing = {field: "" if frame[field].dtype == pl.String else 0 for field in vocabularies}
     places = frame.select(
-        values[field].search_sorted(pl.col(field).fill_null(0)).clip(upper_bound=last[field]).alias(f"{field}/place")
+        values[field]
+        .search_sorted(pl.col(field).fill_null(nothing[field]))
+        .clip(upper_bound=last[field])
+        .alias(f"{field}/place")
         for field in vocabularies
     )
     return pl.concat([frame, places], how="horizontal").select(

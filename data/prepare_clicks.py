@@ -23,19 +23,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from subshot.data.click_columns import Standard, column_records, own_plan, text_record
 from subshot.data.click_formats import Dataset, Layout, recognise
 from subshot.data.click_parsing import BadLines, OnBadLine
 from subshot.data.click_parts import written_whole
 from subshot.data.click_protocols import PROTOCOLS, SPLITS, Plan, ProtocolName, Split, make_plan
+from subshot.data.click_schema import ClickSchema, layout_of
 from subshot.data.click_text import first_lines, sha256_of
 from subshot.data.click_vocabulary import Vocabulary
 from subshot.data.image_folder import DataError
 from subshot.data.prepare_journal import Journal
-from subshot.data.prepare_stages import Job, Pieces, Progress, bad_lines, deal_folds, fit, parse, write
+from subshot.data.prepare_stages import Job, Pieces, Progress, bad_lines, deal_folds, fit, fit_standards, parse, write
 from subshot.data.user_profile import PROFILE_COLUMNS, read_user_profile
 
 SCHEMA_VERSION = 1
-_COMPARED = ("dataset", "protocol", "source", "options")
+_COMPARED = ("dataset", "protocol", "source", "schema", "options")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class PrepareOptions:
 
     keep_id: Avazu's row id stays a field. drop_impression: KDD's Impression (how many sessions a row merges, which
     goes with the label by construction) is left out; NASRec keeps it. user_profile: KDD's userid_profile.txt.
-    max_rows_per_table: a cap on hashed tables, 0 for none.
+    max_rows_per_table: a cap on hashed tables, 0 for none. schema: of one's own log, and of no other; it takes
+    the place of the protocol.
     """
 
     protocol: ProtocolName = "nasrec"
@@ -54,6 +57,7 @@ class PrepareOptions:
     user_profile: Path | None = None
     seed: int = 2018
     max_rows_per_table: int = 0
+    schema: ClickSchema | None = None
 
 
 @dataclass(frozen=True)
@@ -81,22 +85,7 @@ def prepare_clicks(
     """
     raw, out = Path(raw), Path(out)
     _check_options(dataset, options)
-    layout = recognise(dataset, raw, first_lines(raw))
-    columns = layout.columns
-    if options.user_profile is not None:
-        columns += PROFILE_COLUMNS
-    elif dataset == "kdd12" and not layout.format.header:
-        raise ValueError(
-            f"{layout.format.title} needs --user-profile userid_profile.txt, for the fields Gender and Age"
-        )
-    plan = make_plan(
-        PROTOCOLS[options.protocol],
-        dataset,
-        columns,
-        keep_id=options.keep_id,
-        drop_impression=options.drop_impression,
-        max_rows_per_table=options.max_rows_per_table,
-    )
+    layout, plan = _planned(dataset, raw, options)
     before = _stamp(raw)
     settings = _settings(dataset, raw, options, plan, layout, progress)
     manifest = out / "manifest.json"
@@ -115,10 +104,13 @@ def prepare_clicks(
         raise DataError(f"{raw} was changed while it was read; run again when it is whole")
     folds = deal_folds(job)
     vocabularies = fit(job, folds)
-    write(job, folds, vocabularies, _bayes_probability(raw, len(folds), bad_lines(job)))
-    record = settings | _outcome(job, vocabularies)
+    standards = fit_standards(job, folds)
+    write(job, folds, vocabularies, standards, _bayes_probability(raw, len(folds), bad_lines(job)))
+    record = settings | _outcome(job, vocabularies) | _own_columns(options.schema, layout, standards)
     with written_whole(manifest) as temporary:
-        temporary.write_text(json.dumps({key: record[key] for key in _ORDER}, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps({key: record[key] for key in _ORDER if key in record}, indent=1) + "\n", encoding="utf-8"
+        )
     shutil.rmtree(journal.folder)
     return Prepared(manifest, False, {s: record["splits"][s]["rows"] for s in SPLITS}, bad_lines(job))
 
@@ -131,16 +123,56 @@ _ORDER = (
     "source",
     "dense_fields",
     "categorical_fields",
+    "columns",
+    "text",
     "splits",
     "bad_lines",
     "bad_lines_by_reason",
+    "schema",
     "options",
     "bayes_log_loss",
 )
 
 
+def _planned(dataset: Dataset, raw: Path, options: PrepareOptions) -> tuple[Layout, Plan]:
+    """How the log is read, and what becomes of it."""
+    if dataset == "csv":
+        assert options.schema is not None
+        layout = layout_of(options.schema, raw, first_lines(raw)[0])
+        return layout, own_plan(options.schema, layout)
+    layout = recognise(dataset, raw, first_lines(raw))
+    columns = layout.columns
+    if options.user_profile is not None:
+        columns += PROFILE_COLUMNS
+    elif dataset == "kdd12" and not layout.format.header:
+        raise ValueError(
+            f"{layout.format.title} needs --user-profile userid_profile.txt, for the fields Gender and Age"
+        )
+    plan = make_plan(
+        PROTOCOLS[options.protocol],
+        dataset,
+        columns,
+        keep_id=options.keep_id,
+        drop_impression=options.drop_impression,
+        max_rows_per_table=options.max_rows_per_table,
+    )
+    return layout, plan
+
+
+def _own_columns(schema: ClickSchema | None, layout: Layout, standards: dict[str, Standard]) -> dict[str, Any]:
+    """Of one's own log: the steps that data/click_columns.py describes, with all their parameters."""
+    if schema is None:
+        return {}
+    return {"columns": column_records(schema, layout, standards), "text": text_record(schema)}
+
+
 def _check_options(dataset: Dataset, options: PrepareOptions) -> None:
-    PROTOCOLS[options.protocol].require(dataset)
+    if (dataset == "csv") != (options.schema is not None):
+        raise ValueError("csv, one's own log, needs --schema FILE, and no other data set takes one")
+    if dataset == "csv" and options.max_rows_per_table:
+        raise ValueError("--max-rows-per-table is for hashed tables, and a csv has vocabularies; raise its min_count")
+    if dataset != "csv":
+        PROTOCOLS[options.protocol].require(dataset)
     for given, name, only in (
         (options.keep_id, "--keep-id", "avazu"),
         (options.drop_impression, "--drop-impression", "kdd12"),
@@ -193,7 +225,7 @@ def _settings(
             "user_profile": options.user_profile is not None,
             "seed": options.seed,
             "max_rows_per_table": options.max_rows_per_table,
-            "folds": protocol.folds,
+            "folds": "by time" if plan.time else protocol.folds,
             "split_of_fold": list(protocol.splits),
             "dense": protocol.dense,
             "category_text": protocol.category_text(dataset),
@@ -201,7 +233,7 @@ def _settings(
             "calendar": protocol.calendar,
             "departures": list(protocol.departures),
         },
-    }
+    } | ({} if options.schema is None else {"schema": options.schema.record()})
 
 
 def _outcome(job: Job, vocabularies: dict[str, Vocabulary]) -> dict[str, Any]:
@@ -252,18 +284,17 @@ def _finished(manifest: Path, settings: dict[str, Any]) -> Prepared:
 
 def _require_same(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
     for key in _COMPARED:
-        if found.get(key) != wanted[key]:
-            what = key
+        if found.get(key) != wanted.get(key):
             if key == "source" and isinstance(found.get(key), list):
                 what = "source: the raw log is another file, or was changed"
-            elif key == "options" and isinstance(found.get(key), dict):
+            elif isinstance(found.get(key), dict):
                 what = ", ".join(
                     f"{name} {found[key].get(name)!r} instead of {value!r}"
                     for name, value in wanted[key].items()
                     if found[key].get(name) != value
                 )
             else:
-                what = f"{key} {found.get(key)!r} instead of {wanted[key]!r}"
+                what = f"{key} {found.get(key)!r} instead of {wanted.get(key)!r}"
             raise ValueError(f"{out} was prepared with other settings ({what}); give another folder, or delete it")
 
 

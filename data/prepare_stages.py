@@ -1,8 +1,9 @@
 """The four stages from a raw click log to a prepared folder; each goes on from what its journal says is finished.
 
 parse         the raw text once, in blocks, to typed and hashed columns in .prepare (4 MiB of text at a time)
-deal_folds    the fold of every row, from the labels (2 bytes a row)
+deal_folds    the fold of every row, from the labels (2 bytes a row), or from the times, which are then all in memory
 fit           a vocabulary for each categorical field that needs one, from the train rows
+fit_standards mean and deviation of each dense field that needs them, from the train rows
 write         the parts of train, val and test; a parsed part is deleted when its rows are written
 """
 
@@ -20,6 +21,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from subshot.data.click_columns import Standard, fit_standard, folds_by_time
 from subshot.data.click_formats import Layout
 from subshot.data.click_parsing import BadLine, BadLineRule, BadLines, OnBadLine, parse_block
 from subshot.data.click_parts import file_record, part_writer, row_groups, written_whole
@@ -128,15 +130,15 @@ def deal_folds(job: Job) -> NDArray[np.int8]:
     if journal.done("folds"):
         folds: NDArray[np.int8] = np.load(journal.folds_npy, allow_pickle=False)
         return folds
-    numbers = range(len(journal.of("parsed")))
-    labels = np.concatenate(
-        [frame["label"].to_numpy() for i in numbers for frame in row_groups(journal.parsed_part(i), ["label"])]
-    )
+    labels = pl.concat(_column(job, "label")).to_numpy()
     if labels.min() == labels.max():
         raise DataError(
             f"{job.raw}: the label is {labels[0]} in each of the {len(labels)} rows; there is nothing to learn"
         )
-    folds = stratified_folds(labels, job.seed, job.plan.protocol.folds)
+    if job.plan.time:
+        folds = folds_by_time(pl.concat(_column(job, job.plan.time)))
+    else:
+        folds = stratified_folds(labels, job.seed, job.plan.protocol.folds)
     for split in SPLITS:
         if not in_split(job.plan, folds, split).any():
             raise DataError(f"{job.raw} holds {len(labels)} rows, too few to put one into {split}")
@@ -175,10 +177,27 @@ def fit(job: Job, folds: NDArray[np.int8]) -> dict[str, Vocabulary]:
     return vocabularies
 
 
+def fit_standards(job: Job, folds: NDArray[np.int8]) -> dict[str, Standard]:
+    """Of the fields that are standardised."""
+    train = in_split(job.plan, folds, "train")
+    found = {each["field"]: Standard(each["mean"], each["deviation"]) for each in job.journal.of("standard")}
+    for field in job.plan.standardised:
+        if field not in found:
+            standard = fit_standard(field, partial(_train_column, job, train, field))
+            job.journal.add("standard", {"field": field, "mean": standard.mean, "deviation": standard.deviation})
+            found[field] = standard
+    return found
+
+
+def _column(job: Job, name: str) -> Iterator[pl.Series]:
+    """A column of the parsed rows, a part at a time."""
+    for number in range(len(job.journal.of("parsed"))):
+        yield pl.concat(row_groups(job.journal.parsed_part(number), [name]))[name]
+
+
 def _train_column(job: Job, train: NDArray[np.bool_], field: str) -> Iterator[pl.Series]:
     begin = 0
-    for number in range(len(job.journal.of("parsed"))):
-        column = pl.concat(row_groups(job.journal.parsed_part(number), [field]))[field]
+    for column in _column(job, field):
         yield column.filter(pl.Series(train[begin : begin + len(column)]))
         begin += len(column)
 
@@ -187,6 +206,7 @@ def write(
     job: Job,
     folds: NDArray[np.int8],
     vocabularies: dict[str, Vocabulary],
+    standards: dict[str, Standard],
     probability: NDArray[np.float32] | None,
 ) -> None:
     """OUT/<split>/part-*.parquet. probability: of a click in each row, of a synthetic log."""
@@ -196,7 +216,7 @@ def write(
         rows = slice(begin, begin + parsed["rows"])
         if number not in finished:
             known = None if probability is None else probability[rows]
-            files = _write_part(job, number, folds[rows], vocabularies, known)
+            files = _write_part(job, number, folds[rows], vocabularies, standards, known)
             job.journal.add("written", {"part": number, "files": files})
         job.journal.parsed_part(number).unlink(missing_ok=True)
         begin = rows.stop
@@ -208,6 +228,7 @@ def _write_part(
     number: int,
     folds: NDArray[np.int8],
     vocabularies: dict[str, Vocabulary],
+    standards: dict[str, Standard],
     probability: NDArray[np.float32] | None,
 ) -> dict[str, Any]:
     """The rows of one parsed part, dealt out to the splits. Returns a manifest's record of each file."""
@@ -219,7 +240,8 @@ def _write_part(
         begin = 0
         for frame in row_groups(job.journal.parsed_part(number)):
             rows = slice(begin, begin + len(frame))
-            encoded = encode(frame, vocabularies)
+            scaled = frame.with_columns(standard.step(name) for name, standard in standards.items())
+            encoded = encode(scaled.drop([job.plan.time] if job.plan.time else []), vocabularies)
             for split, writer in writers.items():
                 chosen = encoded.filter(pl.Series(masks[split][rows]))
                 if len(chosen):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import errno
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable
 
 from subshot.data.image_folder import DataError
+from subshot.launch.started import again
 from subshot.train.dist import LostProcesses
 from subshot.train.stopping import Preempted
 
@@ -57,16 +57,6 @@ def sentence(error: Exception, how_to_resume: str) -> str:
     if error.errno in (errno.ENOENT, errno.ESTALE, errno.EIO):
         return f"{where} cannot be read ({error.strerror}); put it back or correct its path, and {how_to_resume}"
     return f"{error}; {how_to_resume}"
-
-
-def again(*more: str) -> list[str]:
-    """The running command as it is given again, under the launcher that it runs under; `more`: options to have once."""
-    launcher = ["python"]
-    if "WORLD_SIZE" in os.environ:
-        here = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        one_node = ["--standalone"] if here == os.environ["WORLD_SIZE"] else []
-        launcher = ["torchrun", *one_node, f"--nproc-per-node={here}"]
-    return [*launcher, *(word for word in sys.argv if word not in more), *more]
 
 
 def go_on(*more: str) -> str:

@@ -34,7 +34,9 @@ class ClickSpaceConfig:
     """Which networks are searched. Fields and their number come from the data."""
 
     name: Literal["nasrec-small", "nasrec-full", "autoctr"] = "nasrec-small"
+    """NASRec-Small, NASRec-Full, or AutoCTR's operators in NASRec's form."""
     blocks: int = 7
+    """Choice blocks, one after the other."""
     max_dense_dim: int = 1024
     """Dense widths above this are left out of the space."""
     max_sparse_dim: int = 64
@@ -50,6 +52,7 @@ class ClickBatchesConfig:
     num_shards: int = 1
     """Virtual shards of a global batch; a multiple of the number of processes."""
     eval_batch_size: int = 8192
+    """Rows that are scored at a time."""
 
     def __post_init__(self) -> None:
         at_least("batches", self, batch_size=1, num_shards=1, eval_batch_size=1)
@@ -86,6 +89,7 @@ class ClickWarmupConfig:
     stuck_steps: int = 2000
     """Warm-up stops where the mean loss of so many steps is not below the base rate's entropy."""
     checkpoint_steps: int = 500
+    """A checkpoint is written at least after so many steps."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.fraction <= 1.0:
@@ -107,8 +111,11 @@ class ClickScoreConfig:
     batches: int = 4
     """Training batches that gradients are taken on; the same for every candidate."""
     zico_weight: float = 1.0
+    """sigeo: of the standardised ZiCo term."""
     fisher_rao_weight: float = 1.0
+    """sigeo: of the standardised logarithm of the Fisher-Rao norm."""
     loss_weight: float = 1.0
+    """sigeo: of the standardised loss, which is subtracted."""
     population: int = 128
     """Random networks over which the terms are standardised."""
     tune_steps: int = 500
@@ -131,7 +138,9 @@ class ClickLimitsConfig:
     max_macs: float = 0.0
     """Multiply-accumulates of one row."""
     min_macs: float = 0.0
+    """At least so many multiply-accumulates of one row."""
     max_params: float = 0.0
+    """At most so many parameters, tables apart."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,7 @@ class ClickRetrainConfig:
 
     recipe: Recipe
     batch_size: int = 256
+    """Rows a step."""
     layer_norm: bool = False
     """Of searched and published networks; NASRec's final networks have none. With it, chains of products and
     factorisation machines do not overflow, which they may without it on little data; baselines have none."""
@@ -178,6 +188,7 @@ class ClickConfig:
     limits: ClickLimitsConfig = field(default_factory=ClickLimitsConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     seed: int = 0
+    """Of initial weights, orders, paths and search; equal seeds give equal histories."""
     threads: int = 1
     """torch threads a process."""
     data: Path | None = None

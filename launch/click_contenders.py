@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from subshot.launch.cli import nearest
 from subshot.supernet.ctr_baselines import BASELINES, adds_products, build_baseline, table_dim
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.nasrec_network import build_nasrec
@@ -74,8 +75,8 @@ def baselines(names: tuple[str, ...], space: NasrecSpace, dataset: str) -> list[
         elif name in BASELINES:
             found.append(Contender(name, "baseline"))
         else:
-            allowed = ", ".join([*BASELINES, PUBLISHED])
-            raise ValueError(f"retrain.baselines: there is no baseline {name!r}; allowed: {allowed}")
+            known = nearest(name, [*BASELINES, PUBLISHED])
+            raise ValueError(f"retrain.baselines: there is no baseline {name!r}; {known}")
     return found
 
 

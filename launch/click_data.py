@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from subshot.data.click_formats import Published
 from subshot.data.click_serving import serving_rules, vocabularies
 from subshot.data.clicks import ClickSplit, PreparedClicks, open_clicks
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
@@ -84,9 +85,11 @@ def open_click_data(config: ClickConfig, world: World) -> ClickData:
     if config.data is not None:
         return ClickData(open_clicks(config.data))
     if config.preset != "clicks":
+        of = config.preset.rsplit("-", 1)[-1]
+        how = f"{of} RAW FOLDER" if of in get_args(Published) else "csv RAW FOLDER --schema FILE"
         raise ValueError(
             f"the preset {config.preset} needs clicks: add --data FOLDER, one that launch/prepare.py wrote "
-            f"(python launch/prepare.py {config.preset.rsplit('-', 1)[-1]} RAW FOLDER)"
+            f"(python launch/prepare.py {how})"
         )
     folder = DEMO_FOLDER / "prepared"
     if world.is_main:

@@ -28,7 +28,9 @@ from subshot.train.trainable import Trainable
 class SpaceConfig:
     """Which networks are searched."""
 
-    name: Literal["mobilenetv2", "mobilenetv2-fixed-depth", "mobilenetv2-mobile", "shufflenetv2", "nasbench-macro"]
+    name: str
+    """mobilenetv2, mobilenetv2-fixed-depth, mobilenetv2-mobile, shufflenetv2, nasbench-macro, or FILE.py:FUNCTION, a
+    space of your own (docs/own_space.md)."""
     input_size: int = 224
     """Pixels of a side."""
     width: float = 1.0
@@ -60,7 +62,9 @@ class ReadImagesConfig:
     crop_ratio: float = 0.875
     """Central part of the image that evaluation shows."""
     eval_batch_size: int = 256
+    """Images that are shown at a time."""
     on_bad_image: Literal["error", "skip"] = "error"
+    """Stop at the first file that is no image, or leave such files out and count them."""
     num_threads: int = 2
     """DALI's, a process."""
 
@@ -70,6 +74,7 @@ class ImagesConfig(ReadImagesConfig):
     """How images are read and shown, and how they train a supernet."""
 
     augmentation: Literal["imagenet", "small_photo", "digits", "none"] = "imagenet"
+    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision.py."""
     batch_size: int = 512
     """Global, over all processes."""
     num_shards: int = 8
@@ -85,7 +90,9 @@ class WarmupConfig:
 
     recipe: Recipe
     trainable: Trainable = "bn_classifier"
+    """Which weights train; see train/trainable.py."""
     sampling: Sampling = "fair"
+    """Which path each step takes: every layer draws by itself, or (FairNAS) all choices take turns."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,11 @@ class LimitsConfig:
     """What a network may cost; 0 for no limit. MACs are multiply-accumulates of one image."""
 
     max_macs: float = 0.0
+    """At most so many multiply-accumulates."""
     min_macs: float = 0.0
+    """At least so many multiply-accumulates."""
     max_params: float = 0.0
+    """At most so many parameters, the classifier's among them."""
     max_activation_mib: float = 0.0
     """float32 outputs of convolutions and classifier, one image."""
     max_latency_ms: float = 0.0
@@ -137,12 +147,15 @@ class RetrainConfig:
 
     recipe: Recipe
     augmentation: Literal["imagenet", "small_photo", "digits", "none"] = "imagenet"
+    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision.py."""
     random_operations: int = 0
     """RandAugment operations an image; 0 for none."""
     random_magnitude: int = 9
     """Of RandAugment, 0 to 30."""
     batch_size: int = 1024
+    """Global, over all processes."""
     num_shards: int = 8
+    """Virtual shards of a global batch, as `images.num_shards`."""
     construction: Literal[Construction, "torch"] = "kaiming"
     """Of the initial weights; torch: as its layers begin by themselves."""
 
@@ -177,6 +190,7 @@ class VisionConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     seed: int = 0
+    """Of initial weights, orders, augmentation, paths and search; equal seeds give equal histories."""
     threads: int = 1
     """torch threads a process. One makes results independent of the number of processes, bit for bit."""
     data: Path | None = None
@@ -188,6 +202,7 @@ class BenchmarkSpaceConfig:
     """Which networks are searched: a space of a published benchmark, of its published size."""
 
     name: Literal["nasbench101", "darts", "nasbench201", "zennas-cifar"]
+    """The benchmark's name for it."""
     input_size: int = 32
     """Pixels of a side."""
 
@@ -211,8 +226,11 @@ class NetworkLimitsConfig:
     """What a network may cost; 0 for no limit. MACs are multiply-accumulates of one image."""
 
     max_macs: float = 0.0
+    """At most so many multiply-accumulates."""
     min_macs: float = 0.0
+    """At least so many multiply-accumulates."""
     max_params: float = 0.0
+    """At most so many parameters, the classifier's among them."""
     max_activation_mib: float = 0.0
     """float32 outputs of convolutions and classifier, one image."""
 
@@ -229,6 +247,7 @@ class TrainingFreeConfig:
     limits: NetworkLimitsConfig = field(default_factory=NetworkLimitsConfig)
     evolution: EvolutionConfig = field(default_factory=EvolutionConfig)
     seed: int = 0
+    """Of initial weights, orders, augmentation, paths and search; equal seeds give equal histories."""
     threads: int = 1
     """torch threads a process. One makes results independent of the number of processes, bit for bit."""
     data: Path | None = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from subshot.launch.config import SpaceConfig, from_json
-from subshot.supernet import SPACES
+from subshot.launch.own_space import build_space, require_unchanged
 from subshot.supernet.chain import ChainSpace
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
@@ -73,11 +73,12 @@ class Record:
     @cached_property
     def space(self) -> ChainSpace | None:
         """Its layers count here; costs of whole networks come from the run: config.json has no number of classes.
-        None where the run is not one of chains."""
-        if not self.config or self.config["space"]["name"] not in SPACES:
+        None where the run is not one of chains. Raises ValueError where the user's own file of it was changed."""
+        if not self.config or set(self.config["space"]) != {field.name for field in fields(SpaceConfig)}:
             return None
         space = from_json(SpaceConfig, self.config["space"], "config.json: space")
-        return SPACES[space.name](space.input_size, 1, space.width, space.reduced_strides)
+        require_unchanged(space, self.data)
+        return build_space(space, 1)
 
     @cached_property
     def scored(self) -> dict[str, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import tyro
 
-from subshot.launch.cli import again, go_on, run_command
+from subshot.launch.cli import go_on, run_command
 from subshot.launch.domain import (
     RetrainPlan,
     changes_since_begun,
@@ -30,6 +30,7 @@ from subshot.launch.job import claimed_by_main, job
 from subshot.launch.manifest import element_of, freeze
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
+from subshot.launch.started import again, program
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.run_dir import RunDir
 
@@ -124,7 +125,7 @@ def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
-        arguments = tyro.cli(RetrainArguments, prog="launch/retrain.py", description=__doc__)
+        arguments = tyro.cli(RetrainArguments, prog=program("retrain"), description=__doc__)
         with joined_world(patience_minutes(arguments), arguments.checkpoint_minutes) as world:
             retrain(arguments, world)
 

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 import tyro
 
-from subshot.launch.cli import again, go_on, run_command
+from subshot.launch.cli import go_on, run_command
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Scorer, changes_since_begun, open_domain, read_config, require_accepted
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import alone
+from subshot.launch.started import again, program
 from subshot.search.evaluator import Evaluator
 from subshot.search.history import Proposal, scored
 from subshot.supernet.space import Genotype
@@ -172,7 +173,7 @@ def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
-        arguments = tyro.cli(ScoreArguments, prog="launch/score.py", description=__doc__)
+        arguments = tyro.cli(ScoreArguments, prog=program("score"), description=__doc__)
         with joined_world(arguments.timeout_minutes) as world:
             score(arguments, world)
 

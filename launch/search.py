@@ -10,23 +10,27 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 import tyro
 
-from subshot.launch.cli import USER_MISTAKE, again, go_on, run_command
-from subshot.launch.config import RunConfig
+from subshot.launch.cli import USER_MISTAKE, go_on, nearest, run_command
+from subshot.launch.config import RunConfig, VisionConfig
 from subshot.launch.domain import changes_since_begun, open_domain, read_config, require_accepted, saved_form
 from subshot.launch.environment import describe_environment
 from subshot.launch.explore import explore
 from subshot.launch.job import claimed_by_main, job
+from subshot.launch.options import require_choices
+from subshot.launch.own_space import placed
 from subshot.launch.plan import write_plan
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
+from subshot.launch.search_help import description, help_text
+from subshot.launch.started import again, program
 from subshot.train.dist import World, barrier, gather_objects, joined_world
 from subshot.train.run_dir import RunDir, file_digest, remove_abandoned, write_json
 
@@ -58,30 +62,31 @@ class SearchArguments(Generic[C]):
 
 def parse(arguments: list[str]) -> SearchArguments[Any]:
     """The preset's settings with the command line's over them. Exits with 2 where the line is not understood."""
-    known = "\n".join(f"  {name:26}{summary(preset.__doc__)}" for name, preset in PRESETS.items())
     if not arguments or arguments[0] in ("-h", "--help"):
-        usage = "usage: launch/search.py PRESET [--help] [--run-dir DIR] [--data PATH] [--resume] ..."
-        print(f"{usage}\n\npresets:\n{known}")
+        print(help_text())
         sys.exit(0 if arguments else USER_MISTAKE)
-    if arguments[0] not in PRESETS:
-        print(f"error: there is no preset {arguments[0]!r}; the presets are:\n{known}", file=sys.stderr)
+    name, *rest = arguments
+    try:
+        if name not in PRESETS:
+            raise ValueError(f"there is no preset {name!r}; {nearest(name, PRESETS)}; --help describes them")
+        preset = PRESETS[name]()
+        require_choices(type(preset), rest)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
-    preset = PRESETS[arguments[0]]()
     generic: Any = SearchArguments
     shown: Any = tyro.conf.SuppressFixed
     parsed: SearchArguments[Any] = tyro.cli(
         shown[generic[type(preset)]],
         default=SearchArguments(preset),
-        args=arguments[1:],
-        prog=f"launch/search.py {arguments[0]}",
-        description=PRESETS[arguments[0]].__doc__,
+        args=rest,
+        prog=f"{program('search')} {name}",
+        description=description(name),
     )
+    config = parsed.config
+    if isinstance(config, VisionConfig):
+        parsed = replace(parsed, config=replace(config, space=placed(config.space)))
     return parsed
-
-
-def summary(docstring: str | None) -> str:
-    """What the first paragraph of a preset's docstring says after its command."""
-    return " ".join((docstring or "").split("\n\n")[0].split()).split(": ", 1)[-1]
 
 
 def open_run(

@@ -28,6 +28,7 @@ from subshot.launch.slurm_scripts import (
     SlurmConfig,
     scripts,
 )
+from subshot.launch.started import another, program
 from subshot.train.run_dir import RunDir, replacing
 
 NEEDS = {SCORE: SEARCH, RETRAIN: SEARCH, REST: RETRAIN}
@@ -51,7 +52,7 @@ def parse(arguments: list[str]) -> tuple[SlurmArguments, list[str]]:
         else:
             joined.append(word)
     parsed, rest = tyro.cli(
-        SlurmArguments, args=joined, return_unknown_args=True, prog="launch/slurm.py PRESET", description=__doc__
+        SlurmArguments, args=joined, return_unknown_args=True, prog=f"{program('slurm')} PRESET", description=__doc__
     )
     return parsed, rest
 
@@ -195,14 +196,13 @@ def require_none_queued(plan: Plan) -> None:
     if found:
         raise ValueError(
             f"jobs of {plan.run} are in the queue already ({', '.join(found)}); look with "
-            f"{command_for(plan, 'status.py')}, or end them with scancel first"
+            f"{command_for(plan, 'status')}, or end them with scancel first"
         )
 
 
-def command_for(plan: Plan, script: str, *words: str) -> str:
+def command_for(plan: Plan, name: str, *words: str) -> str:
     """How another command is given on this run, from here."""
-    beside = Path(sys.argv[0]).with_name(script)
-    return shlex.join(["python", str(beside), *words, str(plan.run)])
+    return shlex.join([*another(name), *words, str(plan.run)])
 
 
 def launch(arguments: list[str]) -> None:
@@ -219,15 +219,15 @@ def launch(arguments: list[str]) -> None:
     for name, number in ids.items():
         after = f", when {ids[NEEDS[name]]} is finished" if name in NEEDS else ""
         print(f"job {number}: {what.get(name, 'what depends on the retrainings')}{after}")
-    print(f"look:    {command_for(plan, 'status.py')}")
-    print(f"collect: {command_for(plan, 'slurm.py', 'collect')}")
+    print(f"look:    {command_for(plan, 'status')}")
+    print(f"collect: {command_for(plan, 'slurm', 'collect')}")
 
 
 def collected(arguments: list[str]) -> int:
     """The exit status: 0 when all is done, 75 when something is left to do."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         asked_for_help = arguments in (["-h"], ["--help"])
-        print("usage: launch/slurm.py collect RUN", file=sys.stdout if asked_for_help else sys.stderr)
+        print(f"usage: {program('slurm')} collect RUN", file=sys.stdout if asked_for_help else sys.stderr)
         return DONE if asked_for_help else USER_MISTAKE
     complete = True
 

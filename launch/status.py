@@ -14,6 +14,7 @@ from pathlib import Path
 
 from subshot.launch.collect import first_line
 from subshot.launch.manifest import read_manifest
+from subshot.launch.started import program
 from subshot.launch.verdict import look_again, mark, settled_verdict
 from subshot.train.job_record import Heartbeat, JobRecord, read_heartbeats, read_jobs
 from subshot.train.run_dir import RunDir
@@ -94,7 +95,7 @@ def require_run(run: RunDir) -> None:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="launch/status.py", description="How a run is getting on.")
+    parser = argparse.ArgumentParser(prog=program("status"), description="How a run is getting on.")
     add = parser.add_argument
     add("run", metavar="RUN", type=Path, help="the run folder")
     add("--job", help="only this job: search, retrain, retrain-3, ...")

@@ -26,8 +26,8 @@ from subshot.launch.config import (
     VisionConfig,
 )
 from subshot.launch.latency_table import read_latency_table
+from subshot.launch.own_space import build_space
 from subshot.search.objectives import Constraint, Limit, Objective, constraints_of
-from subshot.supernet import SPACES
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.cost import Cost, activation_mib
 from subshot.supernet.isometry import initialise, initialise_network
@@ -112,7 +112,7 @@ def fingerprint_of(*folders: ImageFolder) -> dict[str, Any]:
 
 
 def make_space(config: SpaceConfig, classes: int) -> ChainSpace:
-    return SPACES[config.name](config.input_size, classes, config.width, config.reduced_strides)
+    return build_space(config, classes)
 
 
 def make_supernet(config: SupernetConfig, space: ChainSpace, seed: int, device: torch.device) -> ChainSupernet:

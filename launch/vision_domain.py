@@ -9,6 +9,7 @@ from typing import Any
 from subshot.launch.config import VisionConfig
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.manifest import Element, Manifest
+from subshot.launch.own_space import space_fingerprint
 from subshot.launch.run_log import RunLog
 from subshot.launch.spectra import measure_spectra
 from subshot.launch.vision import (
@@ -67,7 +68,8 @@ class VisionDomain(VisionNetworks):
         return summary_of(self.images)
 
     def fingerprint(self) -> dict[str, Any]:
-        return fingerprint_of(self.images.train, self.images.search, self.images.val)
+        images = fingerprint_of(self.images.train, self.images.search, self.images.val)
+        return images | space_fingerprint(self.config.space)
 
     def warm(self, run: RunDir, log: RunLog) -> ChainSupernet:
         config, world = self.config, self.world

@@ -92,7 +92,8 @@ CLICK_PREPROCESS = _record(
         "max_rows_per_table": COUNT,
         "separator": {"type": "string", "minLength": 1, "maxLength": 1},
         "header": {"type": "boolean"},
-        "quoted": {"type": "boolean"},
+        "quotes": {"enum": ["none", "strip", "csv"]},
+        "missing": TEXTS,
         "columns": {
             "type": "array",
             "items": _record({"name": TEXT, "header": TEXT, "kind": TEXT, "label": {"type": "boolean"}}),

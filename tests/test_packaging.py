@@ -30,6 +30,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     assert built.returncode == 0, built.stdout + built.stderr
     (path,) = (copy / "out").glob("*.whl")
     with zipfile.ZipFile(path) as archive:
+        (points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert archive.read(points).decode().split("\n")[:2] == [
+            "[console_scripts]",
+            "subshot = subshot.launch.main:main",
+        ]
         return archive.namelist()
 
 

@@ -22,8 +22,11 @@ class Recipe:
     learning_rate: float
     """The peak; it is reached after `warmup_epochs` and falls to 0 at the end, so a shorter run rescales the decay."""
     optimizer: Literal["sgd", "adam", "adagrad"] = "sgd"
+    """What makes the steps. Clicks take adagrad, as NASRec does."""
     schedule: Literal["linear", "cosine"] = "linear"
+    """How the learning rate falls from its peak to 0."""
     warmup_epochs: float = 0.0
+    """How long the learning rate rises to its peak."""
     momentum: float = 0.9
     """Of SGD; Adam has its usual 0.9 and 0.999."""
     eps: float = 1e-2
@@ -31,6 +34,7 @@ class Recipe:
     weight_decay: float = 4e-5
     """On weights of convolutions and on the classifier; never on BatchNorm."""
     label_smoothing: float = 0.1
+    """The share of a label that is spread over all classes."""
     clip_norm: float = 0.0
     """Gradients are scaled down to this norm; 0 for no limit."""
     ema_decay: float = 0.0
@@ -38,6 +42,7 @@ class Recipe:
     dropout: float = 0.0
     """Before the classifier (retraining only)."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of forward and backward passes; weights stay float32."""
     gradient_sum: Literal["fixed_order", "all_reduce"] = "fixed_order"
     """Over several processes. fixed_order: gradients of virtual shards add up one after the other everywhere, so the
     weights are the same bits on any number of processes; each receives all shards' gradients. all_reduce: one flat

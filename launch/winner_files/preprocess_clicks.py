@@ -1,5 +1,6 @@
 """From lines of a raw click log to the network's inputs, as preprocess.json and vocabulary.json say."""
 
+import csv
 import json
 import math
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 Value = int | float | str | None
 
 
@@ -27,7 +29,7 @@ def read(files: Sequence[str], folder: Path, batch_size: int = 1024) -> Iterator
     listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known = {name: {value: number for number, value in enumerate(values, 2)} for name, values in listed.items()}
     for file in files:
-        with sys.stdin if file == "-" else open(file, encoding="utf-8") as lines:
+        with sys.stdin if file == "-" else open(file, encoding="utf-8", errors="replace", newline="\n") as lines:
             rows = _rows(file, lines, how)
             while chunk := list(islice(rows, batch_size)):
                 dense = [[dense_value(values, rule) for rule in how["dense"]] for _, values in chunk]
@@ -46,8 +48,7 @@ def outputs(names: Sequence[str], probabilities: Tensor, folder: Path) -> list[s
 def _rows(file: str, lines: Any, how: dict[str, Any]) -> Iterator[tuple[str, dict[str, Value]]]:
     columns, order = how["columns"], None
     for number, line in enumerate(lines, 1):
-        cells = line.rstrip("\r\n").lstrip("\ufeff" if number == 1 else "").split(how["separator"])
-        cells = [cell.strip('"') for cell in cells] if how["quoted"] else cells
+        cells = _cells(line.rstrip("\r\n").lstrip("\ufeff" if number == 1 else ""), how)
         if how["header"] and number == 1:
             order = [next((c for c in columns if c["header"] == cell.strip()), None) for cell in cells]
             continue
@@ -59,7 +60,7 @@ def _rows(file: str, lines: Any, how: dict[str, Any]) -> Iterator[tuple[str, dic
         for column, cell in zip(order, cells, strict=True):
             if column is not None and not column["label"]:
                 try:
-                    values[column["name"]] = value_of(cell, column["kind"])
+                    values[column["name"]] = None if cell in how["missing"] else value_of(cell, column["kind"])
                 except ValueError:
                     named = f"field {column['header']} is {cell[:40]!r}"
                     raise ValueError(f"{file}, line {number}: {named}, which is no {column['kind']} number") from None
@@ -69,10 +70,22 @@ def _rows(file: str, lines: Any, how: dict[str, Any]) -> Iterator[tuple[str, dic
         yield f"{file}:{number}", values
 
 
+def _cells(line: str, how: dict[str, Any]) -> list[str]:
+    separator = how["separator"]
+    if how["quotes"] == "csv" and '"' in line:
+        return next(csv.reader([line], delimiter=separator, strict=True))
+    cells = line.split(separator)
+    return [cell.strip('"') for cell in cells] if how["quotes"] == "strip" else cells
+
+
 def value_of(cell: str, kind: str) -> Value:
     """A cell as the training data read it; None is missing."""
-    if cell == "":
-        return None
+    if cell == "" or kind == "text":
+        return cell or None
+    if kind == "real":
+        if not re.fullmatch(NUMBER, cell) or not math.isfinite(float(cell)):
+            raise ValueError("no number")
+        return float(cell)
     if kind == "hex" or (kind == "decimal else hex" and not re.fullmatch("[0-9]+", cell)):
         return int(cell, 16)
     return int(float(cell)) if kind == "rounded" else int(cell)
@@ -87,6 +100,8 @@ def dense_value(values: dict[str, Value], rule: dict[str, Any]) -> float:
     value = values[rule["of"]] if rule["of"] else None
     if value is None:
         return 0.0
+    if rule["step"] == "standard":
+        return min(max((float(value) - rule["mean"]) / rule["deviation"], -rule["bound"]), rule["bound"])
     return math.log1p(max(float(value), 0.0)) if rule["step"] == "log1p" else squared_log(float(value))
 
 

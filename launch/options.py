@@ -1,0 +1,50 @@
+"""Words of the command line that can only be one of a few: the nearest of them for a mistyped one."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal
+
+from subshot.launch.cli import nearest
+
+
+def require_choices(kind: type, arguments: Sequence[str]) -> None:
+    """Raises ValueError for the first option of `kind` (a dataclass, nested ones by dots) that is none of its choices.
+
+    Everything else that can be wrong with a command line is tyro's to tell.
+    """
+    choices = dict(_choices(kind, ""))
+    for number, word in enumerate(arguments):
+        name, given, value = word.partition("=")
+        name = name.replace("_", "-")
+        if name not in choices or (not given and number + 1 == len(arguments)):
+            continue
+        value = value if given else arguments[number + 1]
+        if value not in choices[name]:
+            raise ValueError(f"{name} is {value!r}; {nearest(value, choices[name])}")
+
+
+def _choices(kind: Any, prefix: str) -> list[tuple[str, list[str]]]:
+    hints = typing.get_type_hints(kind)
+    found = []
+    for field in fields(kind):
+        hint, name = hints[field.name], f"{prefix}{field.name}"
+        if is_dataclass(hint):
+            found += _choices(hint, f"{name}.")
+        elif words := _words(hint):
+            found.append((f"--{name}".replace("_", "-"), words))
+    return found
+
+
+def _words(hint: Any) -> list[str]:
+    """The choices of a Literal, also of one that may be None; empty for every other type."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return [str(part) for part in parts]
+    if origin in (types.UnionType, typing.Union):
+        named = [word for part in parts if part is not type(None) for word in _words(part)]
+        return [*named, "None"] if named else []
+    return []
