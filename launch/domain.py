@@ -4,10 +4,12 @@ domain a run is of follows from the type of its configuration, here and nowhere 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig, differences, from_json, to_json
@@ -55,8 +57,8 @@ class Networks(Protocol):
         """Genotypes under the run's limits, or, for the controls of a winner, under `near` alone, a limit on MACs."""
         ...
 
-    def costs(self, genotype: Genotype) -> dict[str, int]:
-        """MACs, parameters and whatever else the history keeps of a network."""
+    def costs(self, genotype: Genotype) -> Mapping[str, float]:
+        """MACs, parameters and whatever else the history keeps of a network; what NSGA-II may lower."""
         ...
 
 
@@ -120,7 +122,25 @@ DOMAINS: dict[type, Callable[[Any, World], Domain]] = {
 
 
 def open_domain(config: RunConfig, world: World) -> Domain:
-    return DOMAINS[type(config)](config, world)
+    domain = DOMAINS[type(config)](config, world)
+    require_costs(config, domain)
+    return domain
+
+
+def require_costs(config: RunConfig, networks: Networks) -> None:
+    """Raises ValueError where NSGA-II is to lower a cost that is not known of this run's networks."""
+    if config.evolution.method != "nsga2":
+        return
+    (some,) = networks.sampler().draw(np.random.default_rng(config.seed), 1)
+    for name in config.evolution.costs:
+        if name not in networks.costs(some):
+            known = ", ".join(networks.costs(some))
+            how = (
+                "needs --limits.latency-table FILE, which only a space of chains has; " if name == "latency_ms" else ""
+            )
+            raise ValueError(
+                f"evolution.costs names {name}, which {how}is not known of {networks.space.name}: {known} are"
+            )
 
 
 def retraining_minutes(config: RunConfig) -> float:
