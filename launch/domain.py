@@ -132,15 +132,13 @@ def require_costs(config: RunConfig, networks: Networks) -> None:
     if config.evolution.method != "nsga2":
         return
     (some,) = networks.sampler().draw(np.random.default_rng(config.seed), 1)
+    known = list(networks.costs(some))
     for name in config.evolution.costs:
-        if name not in networks.costs(some):
-            known = ", ".join(networks.costs(some))
-            how = (
-                "needs --limits.latency-table FILE, which only a space of chains has; " if name == "latency_ms" else ""
-            )
-            raise ValueError(
-                f"evolution.costs names {name}, which {how}is not known of {networks.space.name}: {known} are"
-            )
+        if name not in known:
+            has_table = isinstance(config, VisionConfig) and name == "latency_ms"
+            mend = "add --limits.latency-table FILE (launch/latency.py measures one), or " if has_table else ""
+            allowed = f"{mend}choose from {', '.join(known)}"
+            raise ValueError(f"evolution.costs has {name}, which is not known of these networks; {allowed}")
 
 
 def retraining_minutes(config: RunConfig) -> float:

@@ -22,7 +22,7 @@ import tyro
 from torch import nn
 from tqdm import tqdm
 
-from subshot.launch.cli import USER_MISTAKE, again, nearest, run_command
+from subshot.launch.cli import USER_MISTAKE, go_on, nearest, run_command
 from subshot.launch.config import SpaceConfig, VisionConfig, to_json
 from subshot.launch.domain import read_config
 from subshot.launch.latency_chain import (
@@ -145,9 +145,7 @@ def measure_table(arguments: LatencyArguments) -> tuple[dict[str, Any], list[str
         "coarse": {"every": arguments.coarse, "interpolated": len(skipped), "checked": len(checked), "percent": check},
         "parts": {name: found.row(name) for name in ("nothing", "stem", "head")},
         "operations": [
-            {"op": one.op.name, "in_channels": one.in_channels, "size": one.size, "macs": one.macs}
-            | (found.row(one) if one in chosen else {"interpolated_ms": of[one]})
-            for one in wanted
+            one.to_json() | (found.row(one) if one in chosen else {"interpolated_ms": of[one]}) for one in wanted
         ],
         "networks": [
             {"genotype": list(genotype), "macs": space.cost(genotype).macs, "table_ms": table(genotype)}
@@ -198,7 +196,7 @@ def said_of(space: ChainSpace, provenance: dict[str, Any], errors: Errors) -> li
         f"{provenance['runtime']} {provenance['runtime_version']} on {provenance['device_name']}, batch "
         f"{provenance['batch_size']}, {provenance['threads']} thread(s)",
         f"mean absolute error on {len(networks) // 2} networks: the sum as measured {errors.sum_percent:.1f} %, "
-        f"calibrated on the others {errors.calibrated_percent:.1f} %, MACs alone, calibrated so, {errors.macs_percent:.1f} %",
+        f"calibrated on the others {errors.calibrated_percent:.1f} %, MACs alone so {errors.macs_percent:.1f} %",
         f"Kendall's tau with measured networks: the sum {errors.sum_tau:.3f}, MACs alone {errors.macs_tau:.3f}",
         f"noise: second half of the rounds {provenance['halves_differ_percent']:.1f} % from the first, same networks",
     ]
@@ -253,8 +251,7 @@ def command(words: list[str]) -> None:
 
 
 def main() -> int:
-    how = f"no table was written; begin again with: {' '.join(again())}"
-    return run_command(lambda: command(sys.argv[1:]), lambda: True, how)
+    return run_command(lambda: command(sys.argv[1:]), lambda: True, f"no table was written; {go_on()}")
 
 
 if __name__ == "__main__":

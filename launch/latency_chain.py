@@ -24,6 +24,7 @@ class Operation:
 
     op: Op
     in_channels: int
+    out_channels: int
     size: int
 
     @property
@@ -35,6 +36,16 @@ class Operation:
     def macs(self) -> int:
         return self.op.cost(self.size).macs
 
+    def to_json(self) -> dict[str, str | int]:
+        return {
+            "op": self.op.name,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "stride": self.op.stride,
+            "size": self.size,
+            "macs": self.macs,
+        }
+
     @property
     def shape(self) -> Shape:
         return self.in_channels, self.size, self.size
@@ -44,7 +55,7 @@ def operation(space: ChainSpace, layer: int, choice: int) -> Operation | None:
     """What a choice computes; None for an identity, which takes no time."""
     place = space.layers[layer]
     op = place.ops[choice]
-    return None if op.name == IDENTITY else Operation(op, place.in_channels, place.size)
+    return None if op.name == IDENTITY else Operation(op, place.in_channels, place.out_channels, place.size)
 
 
 def operations(space: ChainSpace) -> list[Operation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from subshot.search import nsga2
 from subshot.search.evaluator import Score
@@ -37,8 +37,10 @@ def method_of(config: EvolutionConfig, sampler: Sampler, costs_of: Callable[[Gen
         retries=config.retries,
     )
 
+    known = lru_cache(maxsize=1 << 16)(costs_of)
+
     def cost(name: str, genotype: Genotype) -> float:
-        return costs_of(genotype)[name]
+        return known(genotype)[name]
 
     costs = [partial(cost, name) for name in config.costs]
     return Method(config, sampler, partial(nsga2.ask, front, sampler, costs), partial(nsga2.tell, front, costs))
