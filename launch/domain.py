@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from subshot.launch.manifest import Element, Manifest
 from subshot.launch.presets import PRESETS
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Evaluator
+from subshot.search.evolution import Cost
 from subshot.search.objectives import Limit
 from subshot.search.sampling import Sampler
 from subshot.supernet.space import Additive, Genotype, SearchSpace
@@ -132,7 +133,7 @@ def require_costs(config: RunConfig, networks: Networks) -> None:
     if config.evolution.method != "nsga2":
         return
     (some,) = networks.sampler().draw(np.random.default_rng(config.seed), 1)
-    known = list(networks.costs(some))
+    known = [name for name in get_args(Cost) if name in networks.costs(some)]
     for name in config.evolution.costs:
         if name not in known:
             has_table = isinstance(config, VisionConfig) and name == "latency_ms"

@@ -60,6 +60,10 @@ CHECKED = 5
 """Operations that --coarse leaves out, and that are measured after all, to say how good interpolation is."""
 
 
+BUSY_PERCENT = 10.0
+"""By which the two halves of the rounds may differ."""
+
+
 @dataclass(frozen=True)
 class LatencyArguments:
     """What to measure, and how. The space and the number of classes are the preset's or the run's."""
@@ -200,6 +204,10 @@ def said_of(space: ChainSpace, provenance: dict[str, Any], errors: Errors) -> li
         f"Kendall's tau with measured networks: the sum {errors.sum_tau:.3f}, MACs alone {errors.macs_tau:.3f}",
         f"noise: second half of the rounds {provenance['halves_differ_percent']:.1f} % from the first, same networks",
     ]
+    if provenance["halves_differ_percent"] > BUSY_PERCENT:
+        lines.append(
+            "caution: the machine was busy with other things; measure again when it is not, or with more --rounds"
+        )
     if rough["interpolated"]:
         checked = f"{rough['checked']} of them that were measured as well"
         lines.append(f"{rough['interpolated']} operations interpolated, off by {rough['percent']:.1f} % on {checked}")

@@ -78,7 +78,6 @@ def _onnx_program(module: nn.Module, inputs: torch.Tensor, threads: int) -> Prog
     assert exported is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     content = exported.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

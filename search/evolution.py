@@ -32,6 +32,8 @@ from subshot.supernet.space import Genotype, SearchSpace, cardinality, crossover
 _ENUMERABLE = 100_000
 _DRAWS_IN_VAIN = 2_000
 
+Cost = Literal["macs", "params", "activation_elements", "latency_ms"]
+
 
 @dataclass(frozen=True)
 class EvolutionConfig:
@@ -40,7 +42,7 @@ class EvolutionConfig:
     method: Literal["regularised", "nsga2"] = "regularised"  # regularised: the best score under the limits; nsga2: the
     # front of score and `costs`, see search/nsga2.py; a generation is as large as the population, rounded up to a
     # multiple of four
-    costs: tuple[Literal["macs", "params", "activation_elements", "latency_ms"], ...] = ("macs",)  # what nsga2 lowers
+    costs: tuple[Cost, ...] = ("macs",)  # what nsga2 lowers
     budget: int = 10_000  # candidates scored in all
     population: int = 100  # candidates alive
     sample: int = 10  # of which a parent is the best
