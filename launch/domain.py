@@ -4,10 +4,12 @@ domain a run is of follows from the type of its configuration, here and nowhere 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
+
+import numpy as np
 
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig, differences, from_json, to_json
@@ -15,6 +17,7 @@ from subshot.launch.manifest import Element, Manifest
 from subshot.launch.presets import PRESETS
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Evaluator
+from subshot.search.evolution import Cost
 from subshot.search.objectives import Limit
 from subshot.search.sampling import Sampler
 from subshot.supernet.space import Additive, Genotype, SearchSpace
@@ -55,8 +58,8 @@ class Networks(Protocol):
         """Genotypes under the run's limits, or, for the controls of a winner, under `near` alone, a limit on MACs."""
         ...
 
-    def costs(self, genotype: Genotype) -> dict[str, int]:
-        """MACs, parameters and whatever else the history keeps of a network."""
+    def costs(self, genotype: Genotype) -> Mapping[str, float]:
+        """MACs, parameters and whatever else the history keeps of a network; what NSGA-II may lower."""
         ...
 
 
@@ -120,7 +123,23 @@ DOMAINS: dict[type, Callable[[Any, World], Domain]] = {
 
 
 def open_domain(config: RunConfig, world: World) -> Domain:
-    return DOMAINS[type(config)](config, world)
+    domain = DOMAINS[type(config)](config, world)
+    require_costs(config, domain)
+    return domain
+
+
+def require_costs(config: RunConfig, networks: Networks) -> None:
+    """Raises ValueError where NSGA-II is to lower a cost that is not known of this run's networks."""
+    if config.evolution.method != "nsga2":
+        return
+    (some,) = networks.sampler().draw(np.random.default_rng(config.seed), 1)
+    known = [name for name in get_args(Cost) if name in networks.costs(some)]
+    for name in config.evolution.costs:
+        if name not in known:
+            has_table = isinstance(config, VisionConfig) and name == "latency_ms"
+            mend = "add --limits.latency-table FILE (launch/latency.py measures one), or " if has_table else ""
+            allowed = f"{mend}choose from {', '.join(known)}"
+            raise ValueError(f"evolution.costs has {name}, which is not known of these networks; {allowed}")
 
 
 def retraining_minutes(config: RunConfig) -> float:

@@ -14,13 +14,15 @@ import numpy as np
 
 from subshot.launch.config import RunConfig
 from subshot.launch.domain import Networks, Scorer
+from subshot.launch.front import Found, front_summary
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Infeasible, Score, TermScore
-from subshot.search.evolution import EvolutionConfig, State, ask, init, random_search, tell, why_finished
+from subshot.search.evolution import State, init, random_search, why_finished
 from subshot.search.history import Candidate, Proposal
 from subshot.search.knapsack import optimum
+from subshot.search.methods import Method, described, method_of
 from subshot.search.objectives import Constraint, Limit
-from subshot.search.sampling import LegalSampler, Sampler
+from subshot.search.sampling import LegalSampler
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Additive, Genotype, describe, network_hash
 from subshot.train.dist import World, barrier, heed_stop
@@ -31,21 +33,25 @@ SAME_COST = 0.05
 
 def explore(config: RunConfig, networks: Networks, scorer: Scorer, world: World, run: RunDir, log: RunLog) -> None:
     """Runs or resumes both searches, and writes history.jsonl, state.json and summary.json."""
-    log.line(f"score: {scorer.name}; {config.evolution.budget} candidates each for evolution and the random control")
-    searches = {"evolution": config.evolution, "random": random_search(config.evolution)}
+    wanted = f"{config.evolution.budget} candidates each for {described(config.evolution)} and the random control"
+    log.line(f"score: {scorer.name}; {wanted}")
     sampler = networks.sampler()
+    searches = {
+        name: method_of(settings, sampler, networks.costs)
+        for name, settings in (("evolution", config.evolution), ("random", random_search(config.evolution)))
+    }
     rows = whole_rows(run.history_jsonl, log.line)
-    states = _saved_states(searches, config.seed, sampler, rows, run, log)
+    states = _saved_states(searches, config.seed, rows, run, log)
     barrier(world)
     if world.is_main:
         known = [row for method in states for row in rows if _is_known(row, method, states[method])]
         with replacing(run.history_jsonl) as temporary:
             temporary.write_text("".join(json_line(row) + "\n" for row in known), encoding="utf-8")
     barrier(world)
-    for method, settings in searches.items():
-        states[method] = _run(method, settings, networks, sampler, scorer, states, world, run, log)
+    for name, method in searches.items():
+        states[name] = _run(name, method, networks, scorer, states, world, run, log)
     if world.is_main:
-        write_json(run.summary_json, _summary(config, networks, sampler, scorer, states, log))
+        write_json(run.summary_json, _summary(config, networks, searches["evolution"], scorer, states, log))
 
 
 def _is_known(row: dict[str, Any], method: str, state: State) -> bool:
@@ -54,9 +60,8 @@ def _is_known(row: dict[str, Any], method: str, state: State) -> bool:
 
 
 def _saved_states(
-    searches: dict[str, EvolutionConfig],
+    searches: dict[str, Method],
     seed: int,
-    sampler: Sampler,
     rows: list[dict[str, Any]],
     run: RunDir,
     log: RunLog,
@@ -71,70 +76,74 @@ def _saved_states(
         log.line(f"{error}; it is made anew from {run.history_jsonl}")
         saved = dict.fromkeys(searches)
     states = {}
-    for offset, (method, settings) in enumerate(searches.items()):
+    for offset, (name, method) in enumerate(searches.items()):
         state = init(seed + offset)
-        theirs = [Candidate.from_json(row) for row in rows if row["method"] == method]
-        if method in saved:
+        theirs = [Candidate.from_json(row) for row in rows if row["method"] == name]
+        if name in saved:
             try:
-                state = State.from_json(saved[method], theirs)
+                state = State.from_json(saved[name], theirs)
             except (ValueError, TypeError, KeyError) as error:
-                state = replayed(settings, sampler, state, theirs)
+                state = replayed(method, state, theirs)
                 log.line(
-                    f"{run.state_json} does not fit the history ({error}); {method} goes on after the "
+                    f"{run.state_json} does not fit the history ({error}); {name} goes on after the "
                     f"{state.evaluated} candidates that do"
                 )
-        states[method] = state
+        states[name] = state
     return states
 
 
-def replayed(settings: EvolutionConfig, sampler: Sampler, state: State, known: Sequence[Candidate]) -> State:
+def replayed(method: Method, state: State, known: Sequence[Candidate]) -> State:
     """The state after the whole generations of `known` that this search would have proposed itself, in order."""
-    while proposals := ask(settings, sampler, state):
+    while proposals := method.ask(state):
         theirs = known[state.evaluated : state.evaluated + len(proposals)]
         if [c.genotype for c in theirs] != [p.genotype for p in proposals]:
             break
         scores = [Infeasible(c.reason or "") if c.score is None else c.score for c in theirs]
-        state = tell(settings, state, proposals, scores)
+        state = method.tell(state, proposals, scores)
     return state
 
 
 def _run(
-    method: str,
-    settings: EvolutionConfig,
+    name: str,
+    method: Method,
     networks: Networks,
-    sampler: Sampler,
     scorer: Scorer,
     states: dict[str, State],
     world: World,
     run: RunDir,
     log: RunLog,
 ) -> State:
-    state = states[method]
+    state = states[name]
     begun, seconds = state.evaluated, 0.0
 
     def generations() -> Iterator[Proposal]:
         nonlocal state, seconds
-        while proposals := ask(settings, sampler, state):
+        while proposals := method.ask(state):
             began = time.perf_counter()
             scores = scorer.evaluator.evaluate([proposal.genotype for proposal in proposals])
             seconds += time.perf_counter() - began
             before = state.evaluated
-            state = tell(settings, state, proposals, scores)
-            states[method] = state
+            state = method.tell(state, proposals, scores)
+            states[name] = state
             if world.is_main:
-                append_jsonl(run.history_jsonl, _rows(method, state.history[before:], scores, networks))
+                append_jsonl(run.history_jsonl, _rows(name, state.history[before:], scores, networks))
                 write_json(run.state_json, {name: known.to_json() for name, known in states.items()})
             yield from proposals
-            heed_stop(world, f"after {state.evaluated} candidates of {method}")
+            heed_stop(world, f"after {state.evaluated} candidates of {name}")
 
-    for _ in log.progress(generations(), settings.budget, method, state.evaluated):
+    for _ in log.progress(generations(), method.config.budget, name, state.evaluated):
         pass
-    best = state.best[0].score if state.best else None
+    best = best_score(state)
     if best is None:
-        raise ValueError(f"{method}: not one of {state.evaluated} candidates could be scored; see {run.history_jsonl}")
+        raise ValueError(f"{name}: not one of {state.evaluated} candidates could be scored; see {run.history_jsonl}")
     rate = f"; {(state.evaluated - begun) / seconds:.3g} candidates scored a second" if seconds else ""
-    log.line(f"{method}: best score {best:.6g}; {why_finished(settings, sampler, state)}{rate}")
+    log.line(f"{name}: best score {best:.6g}; {why_finished(method.config, method.sampler, state)}{rate}")
     return state
+
+
+def best_score(state: State) -> float | None:
+    """Of all candidates; None before the first score."""
+    return max((c.score for c in state.history if c.score is not None), default=None)
 
 
 def _rows(
@@ -148,40 +157,53 @@ def _rows(
 
 
 def _summary(
-    config: RunConfig, networks: Networks, sampler: Sampler, scorer: Scorer, states: dict[str, State], log: RunLog
+    config: RunConfig, networks: Networks, method: Method, scorer: Scorer, states: dict[str, State], log: RunLog
 ) -> dict[str, Any]:
     """What the run found, and what is to be retrained: the best by whatever method (of equal ones evolution's first),
-    and random networks of the winner's cost."""
+    after it, where NSGA-II searched, networks that are spread over the front; and random networks of the winner's
+    cost."""
+    sampler = method.sampler
     found: dict[str, Any] = {
         "score": scorer.name,
         "caution": scorer.caution,
-        "digests": {method: state.digest for method, state in states.items()},
-        "evaluated": {method: state.evaluated for method, state in states.items()},
+        "digests": {name: state.digest for name, state in states.items()},
+        "evaluated": {name: state.evaluated for name, state in states.items()},
         "legal_fraction": sampler.legal_fraction(np.random.default_rng(config.seed)),
     }
     seen = [
-        (method, c.genotype, c.score) for method, state in states.items() for c in state.best if c.score is not None
+        Found(name, c.genotype, c.score) for name, state in states.items() for c in state.best if c.score is not None
     ]
+    exact: list[Found] = []
     if scorer.additive is not None:
         assert isinstance(sampler, LegalSampler) and isinstance(sampler.space, ChainSpace), "sums are over chains"
         genotype, _ = exact_optimum(sampler.space, scorer.additive, sampler.constraints)
         score = scorer.additive(genotype)  # added up as the searches' scores were, so that equals compare equal
-        seen.append(("optimum", genotype, score))
+        exact = [Found("optimum", genotype, score)]
         found["optimum"] = _network(networks, genotype, score, "optimum")
-        for method, state in states.items():
-            reached = state.best[0].score
+        for name, state in states.items():
+            reached = best_score(state)
             assert reached is not None
             regret = (score - reached) / max(abs(score), 1e-12)
-            log.line(f"{method}: {abs(100 * regret):.3f} % below the exact optimum {score:.6g}")
-            found[f"{method}_regret"] = regret
-    best: dict[Genotype, dict[str, Any]] = {}
-    for method, genotype, reached in sorted(seen, key=lambda row: -row[2]):
-        best.setdefault(genotype, _network(networks, genotype, reached, method))
-    found["best"] = list(best.values())[: config.evolution.best]
-    found["best_of"] = {
-        method: [_network(networks, c.genotype, c.score, method) for c in state.best]
-        for method, state in states.items()
+            log.line(f"{name}: {abs(100 * regret):.3f} % below the exact optimum {score:.6g}")
+            found[f"{name}_regret"] = regret
+    best: dict[Genotype, Found] = {}
+    for network in sorted((*seen, *exact), key=lambda one: -one.score):
+        best.setdefault(network.genotype, network)
+    chosen = {"best": list(best.values())}
+    chosen |= {name: [one for one in seen if one.method == name] for name in states}
+    if config.evolution.method == "nsga2":
+        front = front_summary(config.evolution.costs, states, exact, networks.costs)
+        log.line(front.line)
+        chosen = front.chosen
+        found["front"] = [_network(networks, one.genotype, one.score, one.method) for one in front.networks]
+        found["front_costs"] = list(config.evolution.costs)
+        found["front_shares"] = front.shares
+    listed = {
+        name: [_network(networks, one.genotype, one.score, one.method) for one in ones[: config.evolution.best]]
+        for name, ones in chosen.items()
     }
+    found["best"] = listed.pop("best")
+    found["best_of"] = listed
     winner = tuple(found["best"][0]["genotype"])
     controls = same_cost_networks(networks, winner, config.seed, config.evolution.controls)
     found["controls"] = [_network(networks, genotype, None, "control") for genotype in controls]

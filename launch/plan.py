@@ -23,6 +23,7 @@ from subshot.launch.plan_timing import Say, Scorings, Timed, timed_scorings
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Cached, Score, TermScore
 from subshot.search.history import Proposal, scored
+from subshot.search.methods import described
 from subshot.supernet.space import Genotype
 from subshot.train.dist import World, barrier
 from subshot.train.run_dir import RunDir, json_line
@@ -137,7 +138,9 @@ def own_scorings(domain: Domain, supernet: Any, candidates: Sequence[Genotype], 
         run = RunDir(Path(folder))
         scorer = domain.scorer(supernet, run, RunLog(run, is_main=False))
         assert isinstance(scorer.evaluator, Cached), "a score that is measured is kept"
-        return timed_scorings(scorer.evaluator.evaluator, candidates, lambda g: domain.costs(g)["macs"], world, say)
+        return timed_scorings(
+            scorer.evaluator.evaluator, candidates, lambda g: round(domain.costs(g)["macs"]), world, say
+        )
 
 
 def history_bytes(config: RunConfig, networks: Networks, found: Sequence[tuple[Genotype, Score]]) -> int:
@@ -219,7 +222,7 @@ def _warm_up(warm: WarmUp) -> list[str]:
 
 def _search(config: RunConfig, scoring: Scoring | None, world: World) -> list[str]:
     budget = config.evolution.budget
-    searches = f"search: {budget:,} candidates each for evolution and the random control"
+    searches = f"search: {budget:,} candidates each for {described(config.evolution)} and the random control"
     if scoring is None:
         return [f"{searches}; their scores are looked up in a table, which takes seconds"]
     before = f", after {scoring.population:,} random networks" if scoring.population else ""

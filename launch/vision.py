@@ -32,7 +32,7 @@ from subshot.supernet.chain import ChainSpace
 from subshot.supernet.cost import Cost, activation_mib
 from subshot.supernet.isometry import initialise, initialise_network
 from subshot.supernet.network import ChainSupernet, build_network
-from subshot.supernet.space import Genotype, SearchSpace
+from subshot.supernet.space import Additive, Genotype, SearchSpace
 from subshot.train.dist import World, barrier
 from subshot.train.fit import seeded
 
@@ -142,11 +142,11 @@ def on_device(network: Network, device: torch.device) -> Network:
 def make_constraints(limits: LimitsConfig, space: ChainSpace) -> tuple[Constraint, ...]:
     """Raises ImpossibleLimit, with the minimum that the space reaches, where no network meets a limit."""
     per_mib = 1.0 / activation_mib(1.0)
-    costs = dict(space.costs)
-    if limits.latency_table is not None:
-        costs["latency_ms"] = read_latency_table(limits.latency_table, space)
+    costs, latency = dict(space.costs), latency_of(limits, space)
+    if latency is not None:
+        costs["latency_ms"] = latency
     elif limits.max_latency_ms:
-        raise ValueError("a limit on latency_ms needs --limits.latency-table FILE; see launch/latency_table.py")
+        raise ValueError("a limit on latency_ms needs --limits.latency-table FILE; launch/latency.py measures one")
     bounds = {
         "macs": (limits.max_macs, limits.min_macs),
         "params": (limits.max_params, 0.0),
@@ -159,6 +159,11 @@ def make_constraints(limits: LimitsConfig, space: ChainSpace) -> tuple[Constrain
         if high or low
     ]
     return constraints_of(objectives, costs)
+
+
+def latency_of(limits: LimitsConfig, space: ChainSpace) -> Additive | None:
+    """Milliseconds by the run's table; None where it has none."""
+    return None if limits.latency_table is None else read_latency_table(limits.latency_table, space)
 
 
 def device_id(world: World) -> int | None:

@@ -16,6 +16,7 @@ from subshot.launch.vision import (
     Images,
     chain_builder,
     fingerprint_of,
+    latency_of,
     make_constraints,
     make_space,
     make_supernet,
@@ -32,7 +33,7 @@ from subshot.supernet.network import ChainSupernet
 from subshot.supernet.space import Genotype
 from subshot.train.checkpoint import read_weights
 from subshot.train.dist import World, barrier, of_main
-from subshot.train.run_dir import RunDir, read_json, write_json
+from subshot.train.run_dir import RunDir, file_digest, read_json, write_json
 
 
 class VisionNetworks:
@@ -40,6 +41,7 @@ class VisionNetworks:
 
     def __init__(self, config: VisionConfig, classes: int) -> None:
         self.space = make_space(config.space, classes)
+        self.latency = latency_of(config.limits, self.space)
         self._sampler = LegalSampler(self.space, make_constraints(config.limits, self.space))
 
     def sampler(self, near: Limit | None = None) -> LegalSampler:
@@ -47,9 +49,11 @@ class VisionNetworks:
             return self._sampler
         return LegalSampler(self.space, [Constraint(self.space.costs["macs"], near)])
 
-    def costs(self, genotype: Genotype) -> dict[str, int]:
+    def costs(self, genotype: Genotype) -> dict[str, float]:
+        """latency_ms among them where the run has a table of it."""
         cost = self.space.cost(genotype)
-        return {"macs": cost.macs, "params": cost.params, "activation_elements": cost.activation_elements}
+        latency = {} if self.latency is None else {"latency_ms": self.latency(genotype)}
+        return {"macs": cost.macs, "params": cost.params, "activation_elements": cost.activation_elements, **latency}
 
 
 class VisionDomain(VisionNetworks):
@@ -69,7 +73,9 @@ class VisionDomain(VisionNetworks):
 
     def fingerprint(self) -> dict[str, Any]:
         images = fingerprint_of(self.images.train, self.images.search, self.images.val)
-        return images | space_fingerprint(self.config.space)
+        table = self.config.limits.latency_table
+        latency = {} if table is None else {"latency_table": file_digest(table)}
+        return images | space_fingerprint(self.config.space) | latency
 
     def warm(self, run: RunDir, log: RunLog) -> ChainSupernet:
         config, world = self.config, self.world

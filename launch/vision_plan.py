@@ -126,7 +126,7 @@ def optimizer_copies(recipe: Recipe) -> int:
 def retraining_bytes(retrain: RetrainConfig, networks: Networks, candidates: list[Genotype]) -> dict[str, int]:
     """Folders of launch/retrain.py for the largest of the candidates, by name: weights and ONNX program of each, and
     one checkpoint while it trains."""
-    weights = 4 * max(networks.costs(genotype)["params"] for genotype in candidates)
+    weights = 4 * round(max(networks.costs(genotype)["params"] for genotype in candidates))
     checkpoint = weights * (1 + optimizer_copies(retrain.recipe) + bool(retrain.recipe.ema_decay))
     return {
         f"{NETWORKS_RETRAINED} retrained networks, if large": NETWORKS_RETRAINED * 2 * weights,

@@ -32,11 +32,17 @@ from subshot.supernet.space import Genotype, SearchSpace, cardinality, crossover
 _ENUMERABLE = 100_000
 _DRAWS_IN_VAIN = 2_000
 
+Cost = Literal["macs", "params", "activation_elements", "latency_ms"]
+
 
 @dataclass(frozen=True)
 class EvolutionConfig:
-    """Settings of one search."""
+    """Settings of one search. `sample`, `children`, `schedule` and `patience` are of regularised evolution alone."""
 
+    method: Literal["regularised", "nsga2"] = "regularised"  # regularised: the best score under the limits; nsga2: the
+    # front of score and `costs`, see search/nsga2.py; a generation is as large as the population, rounded up to a
+    # multiple of four
+    costs: tuple[Cost, ...] = ("macs",)  # what nsga2 lowers
     budget: int = 10_000  # candidates scored in all
     population: int = 100  # candidates alive
     sample: int = 10  # of which a parent is the best
@@ -54,6 +60,8 @@ class EvolutionConfig:
         for name in ("budget", "population", "sample", "children", "best", "patience", "retries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"evolution: {name} must be at least 1, it is {getattr(self, name)}")
+        if not self.costs or len(set(self.costs)) < len(self.costs):
+            raise ValueError(f"evolution: costs must name one cost or more, each once; it names {list(self.costs)}")
         if not 0.0 <= self.crossover <= 1.0:
             raise ValueError(f"evolution: crossover is a probability, 0 to 1, it is {self.crossover}")
         if not self.mutations >= 0.0:
@@ -66,7 +74,7 @@ class EvolutionConfig:
 
 def random_search(config: EvolutionConfig) -> EvolutionConfig:
     """The control: as many candidates, all of them fresh draws, because the population is full only at the end."""
-    return replace(config, population=config.budget, sample=1, patience=config.budget)
+    return replace(config, method="regularised", population=config.budget, sample=1, patience=config.budget)
 
 
 @dataclass(frozen=True)
@@ -220,12 +228,6 @@ def statistics(state: State) -> dict[str, float]:
 def stream(seed: int, generation: int) -> random.Random:
     """The random stream of one generation."""
     return random.Random(f"evolution {seed} {generation}")
-
-
-def mutation_rate(space: SearchSpace, mutations: float) -> float:
-    """The probability with which a decision changes, so that `mutations` of them do on average."""
-    open_decisions = sum(len(decision.choices) > 1 for decision in space.decisions)
-    return min(1.0, mutations / max(1, open_decisions))
 
 
 def strength(space: SearchSpace, rng: random.Random) -> int:

@@ -8,18 +8,20 @@ Source: Deb, Pratap, Agarwal, Meyarivan, A Fast and Elitist Multiobjective Genet
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from deap import base, tools
 
 from subshot.search.evaluator import Score
-from subshot.search.evolution import State, fresh, mutation_rate, recorded, stream
+from subshot.search.evolution import State, fresh, recorded, stream
 from subshot.search.history import Candidate, Proposal
-from subshot.search.objectives import running_sum
-from subshot.search.sampling import LegalSampler
-from subshot.supernet.space import Additive, Genotype, crossover, mutate
+from subshot.search.sampling import Sampler
+from subshot.supernet.space import Genotype, crossover
+
+Costs = Sequence[Callable[[Genotype], float]]
+"""What is to fall; an `Additive` is such a function."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,10 @@ class FrontFitness(base.Fitness):
 class Individual:
     """A candidate with the fitness that DEAP sorts by."""
 
-    def __init__(self, candidate: Candidate, costs: Sequence[Additive]) -> None:
+    def __init__(self, candidate: Candidate, costs: Costs) -> None:
         assert candidate.score is not None, "an infeasible candidate has no fitness"
         self.candidate = candidate
-        values = (candidate.score, *(running_sum(cost, candidate.genotype) for cost in costs))
+        values = (candidate.score, *(cost(candidate.genotype) for cost in costs))
         self.fitness = FrontFitness(values)
 
 
@@ -73,7 +75,7 @@ def as_module_random(rng: random.Random) -> Iterator[None]:
         random.setstate(outside)
 
 
-def ask(config: FrontConfig, sampler: LegalSampler, costs: Sequence[Additive], state: State) -> list[Proposal]:
+def ask(config: FrontConfig, sampler: Sampler, costs: Costs, state: State) -> list[Proposal]:
     """The next proposals, under the promises of `evolution.ask`: fresh draws first, then a generation of children."""
     wanted = min(config.population, config.budget - state.evaluated)
     if wanted <= 0:
@@ -93,7 +95,7 @@ def ask(config: FrontConfig, sampler: LegalSampler, costs: Sequence[Additive], s
 
 
 def tell(
-    config: FrontConfig, costs: Sequence[Additive], state: State, proposals: Sequence[Proposal], scores: Sequence[Score]
+    config: FrontConfig, costs: Costs, state: State, proposals: Sequence[Proposal], scores: Sequence[Score]
 ) -> State:
     """The state after `proposals` were scored: the survivors, and in `best` their first front, best score first."""
     candidates, told = recorded(state, proposals, scores)
@@ -108,7 +110,7 @@ def tell(
 
 
 def _couples(
-    config: FrontConfig, costs: Sequence[Additive], state: State, rng: random.Random
+    config: FrontConfig, costs: Costs, state: State, rng: random.Random
 ) -> Iterator[tuple[Candidate, Candidate]]:
     """One couple a child: each of both orders of the winners of DEAP's crowded tournament."""
     ranked = tools.selNSGA2([Individual(candidate, costs) for candidate in state.population], len(state.population))
@@ -121,21 +123,19 @@ def _couples(
 
 def _child(
     config: FrontConfig,
-    sampler: LegalSampler,
+    sampler: Sampler,
     state: State,
     first: Candidate,
     second: Candidate,
     rng: random.Random,
     proposed: dict[Genotype, Proposal],
 ) -> Proposal | None:
-    space = sampler.space
-    rate = mutation_rate(space, config.mutations)
     for _ in range(config.retries):
         genotype = first.genotype
         parents: tuple[int, ...] = (first.index,)
         if first.index != second.index and rng.random() < config.crossover:
-            parents, genotype = (first.index, second.index), crossover(space, genotype, second.genotype, rng)
-        genotype = mutate(space, genotype, rng, rate)
+            parents, genotype = (first.index, second.index), crossover(sampler.space, genotype, second.genotype, rng)
+        genotype = sampler.mutate(genotype, rng, config.mutations)
         if genotype not in proposed and not state.history.has(genotype) and sampler.is_legal(genotype):
             return Proposal(genotype, parents)
     return None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from subshot.launch.config import LimitsConfig
-from subshot.launch.latency_table import read_latency_table
+from subshot.launch.latency_table import read_latency_table, table_record
 from subshot.launch.vision import make_constraints
 from subshot.search.objectives import ImpossibleLimit
 from subshot.supernet.nasbench_macro import nasbench_macro
@@ -41,6 +41,28 @@ def test_a_limit_on_it_is_a_constraint(tmp_path: Path) -> None:
         make_constraints(LimitsConfig(max_latency_ms=0.5, latency_table=path), SPACE)
     with pytest.raises(ValueError, match="needs --limits.latency-table"):
         make_constraints(LimitsConfig(max_latency_ms=4.0), SPACE)
+
+
+def test_a_measured_table_is_read_back_and_refused_elsewhere(tmp_path: Path) -> None:
+    latency = read_latency_table(written(tmp_path, table()), SPACE)
+    path = written(tmp_path, table_record(SPACE, latency, {"device_name": "a chip"}))
+    assert read_latency_table(path, SPACE) == latency
+    wider, smaller, more = nasbench_macro(32, 10, 0.5), nasbench_macro(64, 10, 0.25), nasbench_macro(32, 100, 0.25)
+    theirs = r"nasbench-macro at 32 px with 10 classes, 8-16-32-64-320 channels, maps of 32-16-8-4 px"
+    for space, ours in (
+        (wider, "at 32 px with 10 classes, 16-32-64-128-640 channels"),
+        (smaller, "at 64 px with 10 classes, 8-16-32-64-320 channels, maps of 64-32-16-8 px"),
+        (more, "at 32 px with 100 classes"),
+    ):
+        with pytest.raises(ValueError, match=f"was measured for {theirs}, and the networks here are of .*{ours}"):
+            read_latency_table(path, space)
+
+
+def test_a_provenance_says_what_it_is_of(tmp_path: Path) -> None:
+    for provenance in ("mine", {"space": {"name": "nasbench-macro"}}):
+        path = written(tmp_path, table() | {"provenance": provenance})
+        with pytest.raises(ValueError, match="provenance.space must have name, input_size, classes"):
+            read_latency_table(path, SPACE)
 
 
 def broken(change: str) -> Any:
