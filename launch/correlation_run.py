@@ -20,12 +20,21 @@ import tyro
 
 from subshot.launch.cli import again
 from subshot.launch.correlation_ranking import Trained, judged
-from subshot.launch.correlation_sample import DEFAULT, LEAST, MOST, planned, scored_networks, stratified
+from subshot.launch.correlation_sample import DEFAULT, planned, scored_networks, stratified
 from subshot.launch.correlation_trainings import Trainings, value_of
 from subshot.launch.domain import Domain
 from subshot.launch.honesty import as_text
 from subshot.launch.job import claimed_by_main, job
-from subshot.launch.manifest import CORRELATION, Element, Manifest, element_of, freeze, read_manifest
+from subshot.launch.manifest import (
+    CORRELATION,
+    LEAST_SAMPLE,
+    MOST_SAMPLE,
+    Element,
+    Manifest,
+    element_of,
+    freeze,
+    read_manifest,
+)
 from subshot.launch.report import write_report
 from subshot.launch.retrain import open_finished
 from subshot.launch.run_log import RunLog
@@ -65,8 +74,8 @@ class CorrelateRunArguments:
     """How long a process waits for another one before it gives up; None: 30 for images, 1440 for CTR."""
 
     def __post_init__(self) -> None:
-        if self.sample is not None and not LEAST <= self.sample <= MOST:
-            raise ValueError(f"--sample is {self.sample}; it must be {LEAST} to {MOST}")
+        if self.sample is not None and not LEAST_SAMPLE <= self.sample <= MOST_SAMPLE:
+            raise ValueError(f"--sample is {self.sample}; it must be {LEAST_SAMPLE} to {MOST_SAMPLE}")
         for name in ("seeds", "resamples"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from subshot.launch.correlation_trainings import Trainings
-from subshot.launch.manifest import Manifest, hash_of, numbered
+from subshot.launch.manifest import LEAST_SAMPLE, Manifest, hash_of, numbered
 from subshot.supernet.space import Genotype
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
-LEAST, MOST, DEFAULT = 8, 30, 12
+DEFAULT = 12
 PART_OF_BEST = 6
 """One network in so many is of the best that the search found."""
 
@@ -61,7 +61,7 @@ def stratified(
     if len(others) < needed:
         raise ValueError(
             f"--sample is {count}, and random search scored only {len(others)} other networks; give a smaller --sample "
-            f"({LEAST} or more), or search with a larger --evolution.budget"
+            f"({LEAST_SAMPLE} or more), or search with a larger --evolution.budget"
         )
     rng = np.random.default_rng([seed, count])
     for part in np.array_split(np.arange(len(others)), needed):

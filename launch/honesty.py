@@ -9,7 +9,8 @@ from typing import Any, Literal
 from subshot.launch import click_charts, findings, page
 from subshot.launch.click_charts import Dot
 from subshot.launch.correlation_ranking import COUNTS, DROVE, SCHEMA_VERSION
-from subshot.launch.correlation_sample import DEFAULT, MOST
+from subshot.launch.correlation_sample import DEFAULT
+from subshot.launch.manifest import MOST_SAMPLE
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import Record
 
@@ -149,7 +150,7 @@ def verdict(ranking: Mapping[str, Any]) -> list[str]:
     else:
         said = [f"{words}: a higher score means a better network more often than not."]
     if tau["high"] - tau["low"] > WIDE:
-        more = f"; --sample {MOST} narrows it" if ranking["networks"] < MOST else ""
+        more = f"; --sample {MOST_SAMPLE} narrows it" if ranking["networks"] < MOST_SAMPLE else ""
         said.append(
             f"{ranking['networks']} networks give a wide interval: tau may be anything from {signed(tau['low'])} to "
             f"{signed(tau['high'])}{more}."

@@ -35,6 +35,9 @@ class Array:
 RETRAINING = Array("retrain", "--top, --controls, --seeds and --epochs")
 CORRELATION = Array("correlate", "--sample, --seeds and --epochs")
 
+LEAST_SAMPLE, MOST_SAMPLE = 8, 30
+"""Networks that are trained to judge a score. Fewer say nothing, and more are worth a study of their own."""
+
 
 @dataclass(frozen=True)
 class Element:

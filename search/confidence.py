@@ -27,15 +27,17 @@ SETS = 40_000
 """Simulated in all, about: k errs by chance where P(place <= k) is within 0.3 % of the confidence."""
 BLOCK = 4_000
 """Sets in memory at a time."""
+ROUNDING = 1e-9
+"""What a tau of 1 may be above it."""
 
 
 def places_of_best(taus: ArrayLike, n: int, rng: np.random.Generator, sets: int = SETS) -> NDArray[np.int64]:
     """Where the truly best of n networks stands in the order of the score, 1 for its favourite, in equally many
     simulated sets for every tau (float [m], -1 to 1). Raises ValueError where n is below 1 or there is no tau."""
     given = np.asarray(taus, dtype=np.float64)
-    if n < 1 or given.ndim != 1 or len(given) == 0 or not (np.abs(given) <= 1.0).all():
+    if n < 1 or given.ndim != 1 or len(given) == 0 or not (np.abs(given) <= 1.0 + ROUNDING).all():
         raise ValueError(f"places need one network or more and taus from -1 to 1; got {n} networks and {given}")
-    rho = np.tile(np.sin(0.5 * np.pi * given), math.ceil(sets / len(given)))
+    rho = np.tile(np.sin(0.5 * np.pi * given.clip(-1.0, 1.0)), math.ceil(sets / len(given)))
     places = []
     for part in np.array_split(rho[:, None], math.ceil(len(rho) / BLOCK)):
         score = rng.standard_normal((len(part), n))

@@ -21,6 +21,10 @@ def test_a_score_of_no_use_needs_nine_tenths(n: int, wanted: int) -> None:
     assert how_many([0.0], n, np.random.default_rng(1)) == wanted
 
 
+def test_a_tau_may_be_rounded_up() -> None:
+    assert how_many([1.0 + 1e-15], 12, np.random.default_rng(0)) == 1
+
+
 def test_a_score_that_is_upside_down_needs_all() -> None:
     assert how_many([-1.0], 8, np.random.default_rng(0)) == 8
 
