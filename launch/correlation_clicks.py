@@ -54,6 +54,10 @@ class ClickTrainings:
     )
 
     @property
+    def terms(self) -> Mapping[str, bool]:
+        return {"zico": True, "fisher_rao": True, "loss": False}
+
+    @property
     def learning_rate(self) -> float:
         return self.config.retrain.recipe.learning_rate
 

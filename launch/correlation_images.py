@@ -31,7 +31,7 @@ from subshot.launch.manifest import Element
 from subshot.launch.run_log import RunLog
 from subshot.launch.vision import Builder, ImageSpace, proxy_batches, scan_images
 from subshot.launch.vision_retrain import settings_of, trained, trainings_hash
-from subshot.proxies import Proxy, ProxyUndefined, measure
+from subshot.proxies import PROXIES, Proxy, ProxyUndefined, measure
 from subshot.supernet.space import Genotype
 from subshot.train.dist import World, barrier, of_main
 from subshot.train.run_dir import RunDir, read_json, write_json
@@ -60,6 +60,11 @@ class ImageTrainings:
         "Networks were tested on the untouched images (val). That judges the score and chooses nothing: a network that "
         "is picked by these accuracies is no longer tested by them."
     )
+
+    @property
+    def terms(self) -> Mapping[str, bool]:
+        """Only training-free runs have any, the proxies that their score joins."""
+        return {name: proxy.maximize for name, proxy in PROXIES.items() if name not in ("params", "macs")}
 
     @property
     def guess(self) -> float:

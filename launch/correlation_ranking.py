@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from subshot.launch.correlation_scores import Column
 from subshot.launch.correlation_trainings import Trainings
 from subshot.search.confidence import how_many
 from subshot.search.ranking import (
@@ -40,32 +41,30 @@ CONFIDENCE = 0.9
 RECALL_PART = 4
 """Recall is of the best quarter."""
 
-Kind = Literal["score", "count", "proxy"]
+Kind = Literal["score", "count", "term", "proxy", "kind"]
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network of the sample. reached: the metric of each seed, None where the training diverged. proxies: by name,
-    None where undefined."""
+    """A network of the sample. reached: the metric of each seed, None where the training diverged."""
 
     network: str
     genotype: Genotype
     score: float
     reached: tuple[float | None, ...]
     costs: Mapping[str, int]
-    proxies: Mapping[str, float | None]
 
 
-def columns(sample: Sequence[Trained], maximize: Mapping[str, bool]) -> dict[str, tuple[Kind, Values]]:
-    """Each score of the sample by name, higher is better, nan where undefined. maximize: of the proxies."""
+def turned(sample: Sequence[Trained], others: Mapping[str, Column]) -> dict[str, tuple[Kind, Values]]:
+    """Each score of the sample by name, higher is better, nan where undefined."""
     found: dict[str, tuple[Kind, Values]] = {DROVE: ("score", np.array([network.score for network in sample]))}
     for key in COUNTS:
         if key in sample[0].costs:
             found[key] = ("count", np.array([float(network.costs[key]) for network in sample]))
-    for name, upwards in maximize.items():
-        values = np.array([network.proxies[name] for network in sample], dtype=np.float64)
-        found[name] = ("proxy", values if upwards else -values)
+    for name, column in others.items():
+        values = np.array(column.values, dtype=np.float64)
+        found[name] = (column.source, values if column.maximize else -values)
     return found
 
 
@@ -79,12 +78,12 @@ def reached(sample: Sequence[Trained], trainings: Trainings) -> Values:
 
 
 def judged(
-    sample: Sequence[Trained], trainings: Trainings, maximize: Mapping[str, bool], seed: int, resamples: int
+    sample: Sequence[Trained], others: Mapping[str, Column], trainings: Trainings, seed: int, resamples: int
 ) -> dict[str, Any]:
     """The content of ranking.json. Of networks that a score ties, the statistics of the top take those first that a
-    seeded shuffle puts first."""
-    shuffled = [sample[place] for place in np.random.default_rng(seed).permutation(len(sample))]
-    values = reached(shuffled, trainings)
+    seeded shuffle puts first. others: what is judged beside the score and the counts, in the order of the sample."""
+    order = np.random.default_rng(seed).permutation(len(sample))
+    values = reached(sample, trainings)[order]
     means = values.mean(axis=1)
     truth = means if trainings.maximize else -means
     gains = np.array([trainings.in_per_cent(float(mean)) for mean in means])
@@ -99,18 +98,19 @@ def judged(
     }
     scores: dict[str, dict[str, Any]] = {}
     taus: dict[str, Values] = {}
-    for name, (kind, column) in columns(shuffled, maximize).items():
+    for name, (kind, column) in turned(sample, others).items():
         scores[name] = {"kind": kind, "undefined": int(np.count_nonzero(~np.isfinite(column)))}
         if scores[name]["undefined"] == n:
             scores[name] |= dict.fromkeys(statistics)
             continue
-        ranks = UndefinedPolicy("last").settle(column).scores
+        ranks = UndefinedPolicy("last").settle(column[order]).scores
         for statistic, (against, function) in statistics.items():
             draws = resampled(function, against, ranks, np.random.default_rng([seed, 1]), resamples)
             scores[name][statistic] = estimate(function, against, ranks, draws)
             if statistic == "kendall":
                 taus[name] = draws
-    lost = resampled(regret, truth, shuffled_scores(shuffled), np.random.default_rng([seed, 1]), resamples)
+    drove = np.array([network.score for network in sample])[order]
+    lost = resampled(regret, truth, drove, np.random.default_rng([seed, 1]), resamples)
     return {
         "schema_version": SCHEMA_VERSION,
         "networks": n,
@@ -122,14 +122,10 @@ def judged(
         "recall_of": top,
         "scores": scores,
         "beside_counts": beside_counts(taus),
-        "confidence": confidence_of(truth, shuffled_scores(shuffled), taus.get(DROVE), seed),
+        "confidence": confidence_of(truth, drove, taus.get(DROVE), seed),
         "regret_of_first": scores[DROVE]["regret"] and scores[DROVE]["regret"] | {"expected": float(lost.mean())},
-        "sample": [rows_of(network, trainings) for network in sample],
+        "sample": [row_of(network, place, others, trainings) for place, network in enumerate(sample)],
     }
-
-
-def shuffled_scores(sample: Sequence[Trained]) -> Values:
-    return np.array([network.score for network in sample])
 
 
 def estimate(function: Statistic, truth: Values, ranks: Values, draws: Values) -> dict[str, float] | None:
@@ -174,12 +170,12 @@ def confidence_of(truth: Values, scores: Values, taus: Values | None, seed: int)
     return {"level": CONFIDENCE, "retrain": k, "of": len(truth), "place_of_best": place}
 
 
-def rows_of(network: Trained, trainings: Trainings) -> dict[str, Any]:
+def row_of(network: Trained, place: int, others: Mapping[str, Column], trainings: Trainings) -> dict[str, Any]:
     return {
         "network": network.network,
         "genotype": list(network.genotype),
         "score": network.score,
         trainings.metric: list(network.reached),
         "costs": dict(network.costs),
-        "proxies": dict(network.proxies),
+        "others": {name: column.values[place] for name, column in others.items()},
     }

@@ -10,17 +10,16 @@ RUN/ranking.json and RUN/report.html; the last line of standard output is the pa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 from subshot.launch.cli import again
 from subshot.launch.correlation_ranking import Trained, judged
 from subshot.launch.correlation_sample import DEFAULT, planned, scored_networks, stratified
+from subshot.launch.correlation_scores import chosen_kinds, measured, terms_of
 from subshot.launch.correlation_trainings import Trainings, value_of
 from subshot.launch.domain import Domain
 from subshot.launch.honesty import as_text
@@ -38,9 +37,8 @@ from subshot.launch.manifest import (
 from subshot.launch.report import write_report
 from subshot.launch.retrain import open_finished
 from subshot.launch.run_log import RunLog
-from subshot.proxies import PROXIES
 from subshot.supernet.space import Genotype
-from subshot.train.dist import World, barrier, of_main, together, unless_stopped
+from subshot.train.dist import World, barrier, of_main
 from subshot.train.run_dir import RunDir, read_json, write_json
 
 
@@ -56,6 +54,9 @@ class CorrelateRunArguments:
     """Trainings of each; None: as frozen, or 1. From two on it shows how well any score can rank at all."""
     proxies: str = ""
     """Proxies to judge as well, with commas between them, or all."""
+    kinds: str = ""
+    """Other kinds of score that the warm supernet can give, to judge as well: values of the search's --score.kind, with
+    commas between them. Not for training-free runs."""
     index: int | None = None
     """Only this line of the frozen list, counted from 0: one element of a job array."""
     freeze: bool = False
@@ -86,6 +87,7 @@ def correlate_run(arguments: CorrelateRunArguments, names: Sequence[str], world:
     """names: of the proxies."""
     run = RunDir(arguments.run)
     config, domain = open_finished(run, arguments.epochs, arguments.data, arguments.accept, world)
+    kinds = chosen_kinds(arguments.kinds, config)
     trainings = domain.trainings()
     manifest = of_main(manifest_of(arguments, run, domain, trainings, config.seed, world), world)
     if arguments.freeze:
@@ -109,11 +111,11 @@ def correlate_run(arguments: CorrelateRunArguments, names: Sequence[str], world:
                 print(run.root / elements[0].result)
             return
         genotypes = list(dict.fromkeys(genotype_of(element) for element in elements))
-        measured = measured_proxies(names, genotypes, manifest, trainings, world, run, log)
+        settings = (manifest.config_hash, config, trainings, world, run, log)
+        columns = terms_of(genotypes, trainings, run) | measured(names, kinds, genotypes, *settings)
         if world.is_main:
-            sample = trained_networks(elements, domain, trainings, measured, run)
-            maximize = {proxy: PROXIES[proxy].maximize for proxy in measured}
-            ranking = judged(sample, trainings, maximize, config.seed, arguments.resamples)
+            sample = trained_networks(elements, domain, trainings, run)
+            ranking = judged(sample, columns, trainings, config.seed, arguments.resamples)
             write_json(run.ranking_json, ranking)
             write_report(run)
             for line in as_text(ranking):
@@ -152,59 +154,15 @@ def genotype_of(element: Element) -> Genotype:
     return element.genotype
 
 
-def trained_networks(
-    elements: Sequence[Element],
-    domain: Domain,
-    trainings: Trainings,
-    measured: dict[str, list[float | None]],
-    run: RunDir,
-) -> list[Trained]:
+def trained_networks(elements: Sequence[Element], domain: Domain, trainings: Trainings, run: RunDir) -> list[Trained]:
     """The networks of the sample with what all their trainings reached."""
     by_network: dict[str, list[Element]] = {}
     for element in elements:
         by_network.setdefault(element.network, []).append(element)
     found = []
-    for place, (network, trials) in enumerate(by_network.items()):
+    for network, trials in by_network.items():
         genotype, score = genotype_of(trials[0]), trials[0].score
         assert score is not None, "a sample is of scored networks"
         reached = tuple(value_of(read_json(run.root / trial.result), trainings.metric) for trial in trials)
-        proxies = {name: values[place] for name, values in measured.items()}
-        found.append(Trained(network, genotype, score, reached, domain.costs(genotype), proxies))
+        found.append(Trained(network, genotype, score, reached, domain.costs(genotype)))
     return found
-
-
-def measured_proxies(
-    names: Sequence[str],
-    genotypes: Sequence[Genotype],
-    manifest: Manifest,
-    trainings: Trainings,
-    world: World,
-    run: RunDir,
-    log: RunLog,
-) -> dict[str, list[float | None]]:
-    """Each proxy's value of every network, None where undefined; the processes share the networks. Those that were
-    measured before stay, and are not measured again."""
-    path = run.correlation.proxies_json
-    depends_on = [manifest.config_hash, [list(genotype) for genotype in genotypes]]
-    known: dict[str, list[float | None]] = {}
-    if path.is_file() and (kept := read_json(path))["depends_on"] == depends_on:
-        known = {name: values for name, values in kept["values"].items() if name in PROXIES}
-    known = of_main(known, world)
-    missing = [PROXIES[name] for name in names if name not in known]
-    if missing:
-        measure = trainings.measure(missing)
-        share = log.beating(genotypes[world.rank :: world.size], "proxies")
-        shares = together(lambda: unless_stopped(share, measure, world), world)
-        rows = [shares[place % world.size][place // world.size] for place in range(len(genotypes))]
-        for proxy in missing:
-            known[proxy.name] = [defined(row[proxy.name]) for row in rows]
-            reasons = sorted({str(row[proxy.name]) for row in rows if defined(row[proxy.name]) is None})
-            if reasons:
-                log.line(f"{proxy.name} is undefined for some networks: {'; '.join(reasons)}")
-        if world.is_main:
-            write_json(path, {"depends_on": depends_on, "values": known})
-    return known
-
-
-def defined(value: Any) -> float | None:
-    return value if isinstance(value, float) and math.isfinite(value) else None

@@ -50,6 +50,11 @@ class Trainings(Protocol):
         """Of all trainings; None where the recipe alone says it."""
         ...
 
+    @property
+    def terms(self) -> Mapping[str, bool]:
+        """Terms of the score, as the history calls them, and whether higher is better."""
+        ...
+
     def depends_on(self) -> str:
         """A hash of all settings and data that the trainings depend on, but for network and seed."""
         ...

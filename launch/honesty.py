@@ -19,9 +19,12 @@ WIDE = 0.5
 NAMES = {DROVE: "the search's score", **COUNTS}
 COLOURS: dict[str, Literal["winner", "control", "baseline"]] = {
     "score": "winner",
+    "term": "winner",
+    "kind": "control",
     "proxy": "control",
     "count": "baseline",
 }
+RIVALS = ("proxy", "kind")
 METRICS = {"test/accuracy": "accuracy on the untouched images", "val/log_loss": "log loss on the validation split"}
 
 
@@ -45,8 +48,8 @@ def section(record: Record) -> Html:
         quantity = f"Kendall's tau with {METRICS[ranking['metric']]}"
         picture = click_charts.dots("ranking", dots, quantity, 2, (0.0, "no relation"))
         caption = "95 % bootstrap intervals over networks. Blue: what drove the search. Grey: mere counts."
-        if any(row["kind"] == "proxy" for row in scores.values()):
-            caption += " Orange: proxies of networks at their initialisation."
+        if any(row["kind"] in RIVALS for row in scores.values()):
+            caption += " Orange: other scores."
         title = f"Highest: {_label(known[0])}, tau {signed(scores[known[0]]['kendall']['value'])}"
         figures.insert(0, page.figure(picture, title, caption))
     table = page.table(_heads(ranking), _rows(ranking))
@@ -102,7 +105,17 @@ def _lost(value: float, ranking: Mapping[str, Any]) -> str:
 
 
 def _label(name: str) -> str:
-    return NAMES.get(name, name)
+    """As the table calls it: a term is one of the score's, a kind is another score of the same supernet, and any other
+    name that is no count is a proxy of networks at their initialisation."""
+    if name in NAMES:
+        return NAMES[name]
+    what, _, rest = name.partition(" ")
+    named = {"term": f"{spoken(rest)}, its term", "kind": f"{spoken(rest)}, same supernet"}
+    return named.get(what, f"{name}, untrained")
+
+
+def spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def upper_first(words: str) -> str:
@@ -125,7 +138,7 @@ def sentences(ranking: Mapping[str, Any]) -> list[str]:
         f"{n} networks over the whole range of the score were trained from scratch, {each}. {ranking['looked_at']}",
         *verdict(ranking),
         *against_counts(ranking),
-        *against_proxies(ranking),
+        *against_others(ranking),
         *for_retraining(ranking),
     ]
     if ranking["diverged"]:
@@ -184,18 +197,19 @@ def against_counts(ranking: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def against_proxies(ranking: Mapping[str, Any]) -> list[str]:
+def against_others(ranking: Mapping[str, Any]) -> list[str]:
+    """The best of the other scores beside the one that drove the search."""
     scores = ranking["scores"]
-    known = {name: row["kendall"]["value"] for name, row in scores.items() if row["kind"] == "proxy" and row["kendall"]}
+    known = {name: row["kendall"]["value"] for name, row in scores.items() if row["kind"] in RIVALS and row["kendall"]}
     mine = scores[DROVE]["kendall"]
     if not known or mine is None:
         return []
     best = max(known, key=lambda name: known[name])
     tau = scores[best]["kendall"]
-    said = f"Of the proxies, {best} ranks best: tau {signed(tau['value'])} ({_interval(tau)})"
+    said = f"Of the other scores the best is {_label(best)}: tau {signed(tau['value'])} ({_interval(tau)})"
     side = "above" if tau["value"] > mine["value"] else "not above"
     flattered = "" if len(known) == 1 else "; as the best of several it is flattered"
-    return [f"{said}, {side} the score{flattered}."]
+    return [f"{said}, {side} the search's{flattered}."]
 
 
 def for_retraining(ranking: Mapping[str, Any]) -> list[str]:
@@ -225,11 +239,11 @@ def for_retraining(ranking: Mapping[str, Any]) -> list[str]:
 
 def as_text(ranking: Mapping[str, Any]) -> list[str]:
     """The table for a terminal, and the sentences."""
-    lines = [f"{'score':24}{'Kendall (95 %)':>26}{'Spearman (95 %)':>26}{'nDCG':>8}{'recall':>8}{'regret':>9}"]
+    lines = [f"{'score':28}{'Kendall (95 %)':>26}{'Spearman (95 %)':>26}{'nDCG':>8}{'recall':>8}{'regret':>9}"]
     for name, row in ranking["scores"].items():
         tau, rho = (_with_interval(row[statistic]) for statistic in ("kendall", "spearman"))
         rest = [_cells(row[statistic], statistic, ranking)[0] for statistic in ("ndcg", "top_k_recall", "regret")]
-        lines.append(f"{_label(name):24}{tau:>26}{rho:>26}{rest[0]:>8}{rest[1]:>8}{rest[2]:>9}")
+        lines.append(f"{_label(name):28}{tau:>26}{rho:>26}{rest[0]:>8}{rest[1]:>8}{rest[2]:>9}")
     return [*lines, *sentences(ranking)]
 
 

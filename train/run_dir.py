@@ -77,9 +77,9 @@ class RunDir:
         return RunDir(self.root / "correlation")
 
     @property
-    def proxies_json(self) -> Path:
-        """Proxies of the networks of a correlation."""
-        return self.root / "proxies.json"
+    def measured_json(self) -> Path:
+        """Proxies and other scores of the networks of a correlation."""
+        return self.root / "measured.json"
 
     @property
     def score_json(self) -> Path:

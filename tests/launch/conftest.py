@@ -60,7 +60,7 @@ def ranking_of() -> RankingOf:
                     "score": 1.0 - 0.1 * place,
                     metric: [0.5 + 0.01 * place, None],
                     "costs": {"params": 10, "macs": 20},
-                    "proxies": {},
+                    "others": {},
                 }
                 for place in range(networks)
             ],

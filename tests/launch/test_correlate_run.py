@@ -261,6 +261,7 @@ def test_elements_of_an_array_and_what_adds_them_up(
         (["--epochs", "5"], "was frozen with other settings or data"),
         (["--proxies", "naswott"], "there is no proxy 'naswott'; did you mean naswot?"),
         (["--data", "no/such"], "no/such does not exist"),
+        (["--kinds", "path_los"], "--kinds: there is no kind of score 'path_los'; did you mean path_loss?"),
     ],
 )
 def test_mistakes_end_with_2_and_one_sentence(
@@ -320,6 +321,20 @@ def test_a_run_that_is_not_searched_or_too_small_is_refused(
     assert "there is no benchmark 'nowhere', and no run folder" in capsys.readouterr().err
 
 
+def test_other_kinds_of_score_of_the_same_supernet(
+    work: Path, ranked: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(work)
+    run = RunDir(Path(shutil.copytree(ranked.root, tmp_path / "run")))
+    assert status_of(correlate, monkeypatch, run.root, "--kinds", "one_shot,indicator", "--resamples", "50") == 0
+    scores = read_json(run.ranking_json)["scores"]
+    assert list(scores) == ["score", "params", "macs", "naswot", "zico", "kind one_shot"], "indicator drove the search"
+    assert all(0.0 <= n["others"]["kind one_shot"] <= 1.0 for n in read_json(run.ranking_json)["sample"])
+    assert "one shot, same supernet" in run.report_html.read_text()
+    assert status_of(correlate, monkeypatch, run.root, "--kinds", "path_loss") == 2
+    assert "the score path_loss has to tell" in capsys.readouterr().err
+
+
 def test_clicks_look_at_validation_and_take_what_retraining_did(
     work: Path, clicks: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,10 +342,16 @@ def test_clicks_look_at_validation_and_take_what_retraining_did(
     run = copy_of(clicks, "clicks-ranked")
     assert status_of(retrain, monkeypatch, run.root, "--index", "0") == 0
     (theirs,) = (read_json(path) for path in (run.root / "trials").iterdir())
-    assert status_of(correlate, monkeypatch, run.root, *SAMPLE, "--seeds", "2", "--proxies", "zico,naswot") == 0
+    words = ["--seeds", "2", "--proxies", "zico,naswot", "--kinds", "sigeo,zico"]
+    assert status_of(correlate, monkeypatch, run.root, *SAMPLE, *words) == 0
     found = read_json(run.ranking_json)
     assert (found["networks"], found["seeds"], found["metric"]) == (8, 2, "val/log_loss")
-    assert list(found["scores"]) == ["score", "params", "macs", "num_modules", "zico", "naswot"]
+    terms = ["term zico", "term fisher_rao", "term loss"]
+    assert list(found["scores"]) == ["score", "params", "macs", "num_modules", *terms, "zico", "naswot", "kind zico"]
+    raw = [network["others"] for network in found["sample"]]
+    assert found["scores"]["kind zico"]["kendall"] == found["scores"]["term zico"]["kendall"], "the same, standardised"
+    assert [row["zico"] for row in raw] != [row["term zico"] for row in raw], "before the warm-up, and after it"
+    assert (run.score_json.read_bytes()) == clicks.score_json.read_bytes()
     assert found["scores"]["naswot"]["kendall"] is None and found["scores"]["naswot"]["undefined"] == 8
     assert found["ceiling_kendall"] is not None
     assert len(records(run)) == 16 and len(list((run.root / "trials").iterdir())) == 1
@@ -371,5 +392,6 @@ def test_without_training_a_proxy_that_drove_ranks_as_the_score_does(
     found = read_json(run.ranking_json)
     assert found["scores"]["naswot"]["kendall"] == found["scores"]["score"]["kendall"]
     for network in found["sample"]:
-        assert network["proxies"]["naswot"] == network["score"]
+        assert network["others"]["naswot"] == network["score"]
+    assert status_of(correlate, monkeypatch, run.root, "--kinds", "one_shot") == 2
     assert "Does the score rank?" in run.report_html.read_text()

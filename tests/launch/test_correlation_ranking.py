@@ -12,6 +12,7 @@ import pytest
 
 from subshot.launch.correlation_ranking import Trained, judged
 from subshot.launch.correlation_sample import Scored, stratified
+from subshot.launch.correlation_scores import Column
 
 N = 12
 
@@ -71,10 +72,10 @@ class Toys:
 
 
 def sample_of(values: Any, scores: Any = None, **columns: Any) -> list[Trained]:
-    """values: of the metric, [n] or [n, seeds]. columns: params and macs (1 where not given), and proxies."""
+    """values: of the metric, [n] or [n, seeds]. columns: params and macs, 1 where not given."""
     rows = [row if isinstance(row, list | tuple) else [row] for row in values]
     scores = range(len(rows)) if scores is None else scores
-    costs = {name: columns.pop(name, [1] * len(rows)) for name in ("params", "macs")}
+    costs = {name: columns.get(name, [1] * len(rows)) for name in ("params", "macs")}
     return [
         Trained(
             f"sampled-{place}",
@@ -82,14 +83,13 @@ def sample_of(values: Any, scores: Any = None, **columns: Any) -> list[Trained]:
             float(scores[place]),
             tuple(row),
             {name: int(column[place]) for name, column in costs.items()},
-            {name: column[place] for name, column in columns.items()},
         )
         for place, row in enumerate(rows)
     ]
 
 
-def judge(sample: list[Trained], toys: Toys | None = None, **maximize: bool) -> dict[str, Any]:
-    found = judged(sample, toys or Toys(), maximize, 0, 100)  # type: ignore[arg-type]
+def judge(sample: list[Trained], toys: Toys | None = None, **others: Column) -> dict[str, Any]:
+    found = judged(sample, others, toys or Toys(), 0, 100)  # type: ignore[arg-type]
     json.dumps(found, allow_nan=False)
     return found
 
@@ -149,11 +149,9 @@ def test_what_diverged_is_last(toys: Toys, values: list[float]) -> None:
 
 
 def test_proxies_have_a_direction_and_may_be_undefined() -> None:
-    falling = [-float(place) for place in range(N)]
-    gone = [None] * N
-    found = judge(
-        sample_of(RISING, down=falling, half=[None, *range(1, N)], gone=gone), down=False, half=True, gone=True
-    )["scores"]
+    down = Column("proxy", False, tuple(-float(place) for place in range(N)))
+    half = Column("kind", True, (None, *map(float, range(1, N))))
+    found = judge(sample_of(RISING), down=down, half=half, gone=Column("proxy", True, (None,) * N))["scores"]
     assert found["down"]["kendall"]["value"] == pytest.approx(1)
     assert found["half"]["undefined"] == 1 and found["half"]["kendall"]["value"] == pytest.approx(1), (
         "the undefined one is last"
@@ -175,7 +173,7 @@ def test_what_is_constant_has_no_correlation_and_is_not_favoured_by_the_order() 
 
 def test_the_rankings_of_other_tests_have_this_form(ranking_of: Callable[..., dict[str, Any]]) -> None:
     made_up = ranking_of((0.5, 0.1, 0.8), {"params": (0.1, 0.0, 0.2)}, {"zico": (0.1, 0.0, 0.2)})
-    real = judge(sample_of(RISING, params=range(N), zico=range(N)), zico=True)
+    real = judge(sample_of(RISING, params=range(N)), zico=Column("proxy", True, tuple(map(float, range(N)))))
     assert made_up.keys() == real.keys()
     for name in ("score", "params", "zico"):
         assert made_up["scores"][name].keys() == real["scores"][name].keys()
