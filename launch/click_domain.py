@@ -20,6 +20,7 @@ from subshot.launch.click_retrain import planned, retrain, retrain_element
 from subshot.launch.click_scoring import make_scorer, require_batches
 from subshot.launch.click_space import make_click_space
 from subshot.launch.click_warmup import load, save, warm_up
+from subshot.launch.correlation_clicks import ClickTrainings
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.manifest import Element, Manifest
 from subshot.launch.run_log import RunLog
@@ -167,3 +168,6 @@ class ClickDomain(ClickNetworks):
 
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
         return retrain(plan, self.config, self.space, self.data, self.world, run, log)
+
+    def trainings(self) -> ClickTrainings:
+        return ClickTrainings(self.config, self.space, self.data, self.world)

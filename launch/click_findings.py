@@ -191,12 +191,8 @@ def what_to_believe(record: Record) -> list[str]:
     beside = headline(record)
     said += [f"{beside}."] if beside is not None else []
     said += [*of_the_seeds(record), *of_the_selection(record)]
-    if record.ranking:
-        count = findings.counted(record.ranking["networks"], "network")
-        said.append(f"How well scores rank {count} trained from scratch was measured; see the ranking below.")
-    else:
-        from_space = [trial for role in ("winner", "random_search", "control") for trial in searched(record)[role]]
-        said.append(findings.whether_it_ranks(len({trial["contender"] for trial in from_space})))
+    from_space = [trial for role in ("winner", "random_search", "control") for trial in searched(record)[role]]
+    said.append(findings.whether_it_ranks(record, len({trial["contender"] for trial in from_space})))
     return [*said, *findings.of_the_limits(record)]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from subshot.launch import charts, click_charts, page
+from subshot.launch import charts, click_charts, honesty, page
 from subshot.launch import click_findings as findings
-from subshot.launch.click_charts import OP_NAMES, Dot
+from subshot.launch.click_charts import OP_NAMES
 from subshot.launch.click_config import ClickSpaceConfig
 from subshot.launch.click_space import make_click_space
 from subshot.launch.config import from_json
@@ -263,46 +263,6 @@ def _moments(quantity: findings.Quantity) -> tuple[str, str]:
     return f"{quantity.mean:.4g}".replace("-", "−"), f"{quantity.sd:.4g}"
 
 
-def ranking_section(record: Record) -> Html:
-    """How well scores rank networks that were trained from scratch, where benchmarks/click_ranking.py measured it."""
-    scores: dict[str, dict[str, float]] = record.ranking.get("scores", {})
-    if not scores:
-        return paragraph(
-            "It has not been measured how well the score ranks networks trained from scratch; "
-            "benchmarks/click_ranking.py does that."
-        )
-    dots = [_tau_dot(name, row) for name, row in sorted(scores.items(), key=lambda item: -item[1]["kendall"])]
-    picture = click_charts.dots(
-        "ranking", dots, "Kendall's tau with negated validation log loss", 2, (0.0, "no relation")
-    )
-    caption = "95 % bootstrap intervals over networks. Blue: scores. Grey: trivial counts."
-    title = f"Highest: {dots[0].name}, tau {findings.tau_text(dots[0].value)}"
-    rows = [(dot.name, *_correlations(scores[dot.name])) for dot in dots]
-    table = page.table(("score", "Kendall's tau", "95 % interval", "Spearman's rho", "95 % interval"), rows)
-    each = f"{record.ranking['seeds']} trainings each" if record.ranking["seeds"] > 1 else "one training each"
-    words = f"{record.ranking['networks']} random networks of the space, trained from scratch, {each}."
-    diverged = record.ranking.get("diverged", 0)
-    if diverged:
-        words += f" {diverged} of the trainings diverged and count as worst."
-    ceiling = record.ranking.get("ceiling_kendall")
-    if ceiling is not None:
-        words += f" One seed's log loss ranks them as another's does to tau {findings.tau_text(ceiling)}."
-    return join([paragraph(words), page.grid([page.figure(picture, title, caption), table])])
-
-
-def _tau_dot(name: str, row: dict[str, float]) -> Dot:
-    trivial = name in findings.COUNTS.values()
-    return Dot(name, row["kendall"], row["kendall_low"], row["kendall_high"], "baseline" if trivial else "winner")
-
-
-def _correlations(row: dict[str, Any]) -> Sequence[str]:
-    cells = []
-    for kind in ("kendall", "spearman"):
-        cells.append(findings.tau_text(row[kind]))
-        cells.append(f"{findings.tau_text(row[f'{kind}_low'])} to {findings.tau_text(row[f'{kind}_high'])}")
-    return cells
-
-
 def caution(record: Record) -> str:
     return SYNTHETIC if findings.is_synthetic(record) else ""
 
@@ -313,7 +273,7 @@ SECTIONS: Sections = (
     ("belief", "What to believe", belief_section),
     ("search", "The search", partial(search_section, sample="row")),
     ("terms", "The terms of the score", terms_section),
-    ("ranking", "Does the score rank?", ranking_section),
+    ("ranking", "Does the score rank?", honesty.section),
     ("training", "Training of the supernet", training_section),
     ("run", "The run", partial(run_section, endings=CLICK_ENDINGS)),
 )

@@ -81,8 +81,13 @@ def planned(plan: RetrainPlan, config: ClickConfig, space: NasrecSpace, data: Cl
         }
         for trial in (*first, *tuned)
     ]
+    return Manifest(trainings_hash(config, data), "val/log_loss", numbered(lines))
+
+
+def trainings_hash(config: ClickConfig, data: ClickData) -> str:
+    """Of all that a training from scratch depends on, beside its network, rate and seed."""
     settings = [to_json(part) for part in (config.retrain, config.space, config.tables)]
-    return Manifest(hash_of([settings, config.seed, data.fingerprint()]), "val/log_loss", numbered(lines))
+    return hash_of([settings, config.seed, data.fingerprint()])
 
 
 def retrain_element(

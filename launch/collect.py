@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from subshot.launch.manifest import Element, read_manifest
+from subshot.launch.manifest import CORRELATION, RETRAINING, Array, Element, read_manifest
 from subshot.train.job_record import read_heartbeats, read_job, read_jobs
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
@@ -34,13 +34,13 @@ class Outcome:
     why: str = ""
 
 
-def outcomes(run: RunDir) -> list[Outcome]:
-    manifest = read_manifest(run)
-    queued = queued_elements(run.batch_script("retrain"))
-    return [outcome(run, element, manifest.metric, queued) for element in manifest.elements]
+def outcomes(run: RunDir, array: Array = RETRAINING) -> list[Outcome]:
+    manifest = read_manifest(run, array)
+    queued = queued_elements(run.batch_script(array.name))
+    return [outcome(run, array, element, manifest.metric, queued) for element in manifest.elements]
 
 
-def outcome(run: RunDir, element: Element, metric: str, queued: set[int]) -> Outcome:
+def outcome(run: RunDir, array: Array, element: Element, metric: str, queued: set[int]) -> Outcome:
     path = run.root / element.result
     if path.is_file():
         result = read_json(path)
@@ -48,7 +48,7 @@ def outcome(run: RunDir, element: Element, metric: str, queued: set[int]) -> Out
         if found is None:
             return Outcome(element, "diverged", why=str(result.get("diverged") or f"{path} has no {metric}"))
         return Outcome(element, "finished", float(found["value"] if isinstance(found, dict) else found))
-    job = f"retrain-{element.index}"
+    job = f"{array.name}-{element.index}"
     record = read_job(run, job)
     beats = [beat.beat_unix for beat in read_heartbeats(run, job)]
     if record is None:
@@ -112,15 +112,16 @@ def to_submit(found: list[Outcome]) -> list[int]:
 
 
 def resubmission(run: RunDir, indices: list[int], name: str = "retrain") -> str:
-    """The command that runs these elements, and for CTR what waits for them; without batch scripts one line each."""
+    """The command that runs these elements, and what waits for them, if anything; without batch scripts one line
+    each."""
     path = run.batch_script(name).resolve()
     if not path.is_file():
         folder = shlex.quote(str(run.root))
         return "\n".join(f"python launch/{name}.py {folder} --index {index}" for index in indices)
     array = f"--array={','.join(map(str, indices))}%{at_once(path)}"
     again = f"sbatch {array} {shlex.quote(str(path))}"
-    rest = run.batch_script("retrain-rest").resolve()
-    if name != "retrain" or not rest.is_file():
+    rest = run.batch_script(f"{name}-rest").resolve()
+    if not rest.is_file():
         return again
     waiting = f'--dependency=afterok:"$(sbatch --parsable {array} {shlex.quote(str(path))})"'
     return f"sbatch --kill-on-invalid-dep=yes {waiting} {shlex.quote(str(rest))}"
@@ -185,6 +186,41 @@ def rest_lines(run: RunDir, elements_done: bool) -> tuple[list[str], bool]:
     return lines, False
 
 
+def array_lines(run: RunDir, array: Array) -> tuple[list[str], bool]:
+    """What the elements of an array gave, the command for those that are missing, and whether all are done. Raises
+    ValueError where there is no manifest."""
+    found = outcomes(run, array)
+    lines = [*table(found, read_manifest(run, array).metric), *unfinished(found)]
+    again = to_submit(found)
+    if again:
+        command = resubmission(run, again, array.name)
+        lines += ["", f"{len(again)} to run again, when what failed is mended:", command]
+    return lines, all(outcome.progress in ("finished", "diverged") for outcome in found)
+
+
+def judging_lines(run: RunDir) -> tuple[list[str], bool]:
+    """Of the trainings that judge the score, if there are any: what they gave, and whether they are added up."""
+    if not CORRELATION.manifest_json(run).is_file():
+        return [], True
+    lines, elements_done = array_lines(run, CORRELATION)
+    lines = ["to judge the score, and to choose nothing by:", *lines]
+    if elements_done and is_ranked(run):
+        return [*lines, f"whether it ranks: {run.ranking_json}, and the report", ""], True
+    path = run.batch_script("correlate-rest")
+    if elements_done and not queued_jobs(path):
+        command = f"sbatch {shlex.quote(str(path.resolve()))}" if path.is_file() else ""
+        lines.append(f"to add them up: {command or f'python launch/correlate.py {shlex.quote(str(run.root))}'}")
+    return [*lines, ""], False
+
+
+def is_ranked(run: RunDir) -> bool:
+    """Whether ranking.json is of the networks of the manifest, and not of an earlier sample."""
+    if not run.ranking_json.is_file():
+        return False
+    ranked = [network["network"] for network in read_json(run.ranking_json).get("sample", [])]
+    return set(ranked) == {element.network for element in read_manifest(run, CORRELATION).elements}
+
+
 def tested(comparison: dict[str, Any]) -> list[str]:
     """The networks that a CTR run tested: mean and standard deviation of the log loss over trainings."""
     lines = [f"{'tested network':24}{'n':>3}{'test/log_loss':>16}{'sd':>10}"]
@@ -205,16 +241,15 @@ def collect(run: RunDir) -> tuple[list[str], bool]:
         raise ValueError(f"there is no folder {run.root}; name the run folder, as --run-dir did")
     os.listdir(run.root)  # NFS looks again
     lines, scores_done = score_lines(run)
+    judging, judging_done = judging_lines(run)
+    lines += judging
+    if judging and not run.manifest_json.is_file():
+        return lines, scores_done and judging_done
     try:
-        found, metric = outcomes(run), read_manifest(run).metric
+        retraining, elements_done = array_lines(run, RETRAINING)
     except ValueError as error:
         if lines and not run.manifest_json.is_file():
             raise ValueError("\n".join([*lines, str(error)])) from error
         raise
-    lines += [*table(found, metric), *unfinished(found)]
-    again = to_submit(found)
-    if again:
-        lines += ["", f"{len(again)} to run again, when what failed is mended:", resubmission(run, again)]
-    elements_done = all(outcome.progress in ("finished", "diverged") for outcome in found)
     rest, rest_done = rest_lines(run, elements_done)
-    return [*lines, *rest], elements_done and scores_done and rest_done
+    return [*lines, *retraining, *rest], elements_done and scores_done and judging_done and rest_done

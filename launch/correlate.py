@@ -1,4 +1,5 @@
 """How well scores without training rank trained networks: launch/correlate.py BENCHMARK --data FOLDER --proxies a,b
+(and how well the score of a run ranks its networks: launch/correlate.py RUN; launch/correlate.py RUN --help)
 
 Measures the proxies on the benchmark's freshly initialised networks, or on a seeded sample of them (also under
 torchrun), and prints tau, rho, nDCG and more of each beside the costs and published values. A stopped command goes on
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 import tyro
 
+from subshot.launch import correlation_run
 from subshot.launch.cli import go_on, nearest, run_command
 from subshot.launch.correlate_report import JudgingSettings, as_json, as_text, judge, picture, read_scores
 from subshot.launch.correlate_scores import (
@@ -33,10 +36,12 @@ from subshot.launch.correlate_scores import (
     score_all,
     write_scores,
 )
+from subshot.launch.correlation_run import CorrelateRunArguments, correlate_run
 from subshot.launch.job import claimed_by_main
+from subshot.launch.retrain import patience_minutes
 from subshot.proxies import PROXIES
 from subshot.train.dist import World, barrier, joined_world
-from subshot.train.run_dir import file_digest, replacing, write_json
+from subshot.train.run_dir import RunDir, file_digest, replacing, write_json
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class CorrelateArguments:
     """Which networks, which scores, and how they are judged."""
 
     benchmark: tyro.conf.Positional[str]
-    """nasbench201."""
+    """nasbench201; or the folder of a run, which has options of its own."""
     data: Path
     """Folder with the benchmark's table and, for measuring, CIFAR-10's sample: nasbench201.csv.gz,
     cifar10_train10k.npz, cifar10_test2k.npz."""
@@ -96,7 +101,8 @@ def chosen_proxies(words: str) -> tuple[str, ...]:
 def check(arguments: CorrelateArguments) -> None:
     """Raises ValueError for what can be refused before anything is read."""
     if arguments.benchmark not in BENCHMARKS:
-        raise ValueError(f"there is no benchmark {arguments.benchmark!r}; {nearest(arguments.benchmark, BENCHMARKS)}")
+        known = nearest(arguments.benchmark, BENCHMARKS)
+        raise ValueError(f"there is no benchmark {arguments.benchmark!r}, and no run folder; {known}")
     for name, least in (("sample", 0), ("seed", 0), ("batch_size", 1), ("top", 0), ("resamples", 1), ("threads", 1)):
         value = getattr(arguments, name)
         if value < least:
@@ -210,10 +216,26 @@ def correlate(arguments: CorrelateArguments, world: World) -> None:
     barrier(world)
 
 
+def names_a_run(words: Sequence[str]) -> bool:
+    """Whether the command is about a run folder, and not about a benchmark."""
+    return not set(words) & set(BENCHMARKS) and any(RunDir(Path(word)).config_json.is_file() for word in words)
+
+
+def of_a_run() -> None:
+    arguments = tyro.cli(CorrelateRunArguments, prog="launch/correlate.py", description=correlation_run.__doc__)
+    names = chosen_proxies(arguments.proxies) if arguments.proxies.strip() else ()
+    patience = patience_minutes(RunDir(arguments.run), arguments.timeout_minutes)
+    with joined_world(patience, arguments.checkpoint_minutes) as world:
+        correlate_run(arguments, names, world)
+
+
 def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
+        if names_a_run(sys.argv[1:]):
+            of_a_run()
+            return
         arguments = tyro.cli(CorrelateArguments, prog="launch/correlate.py", description=__doc__)
         with joined_world(arguments.timeout_minutes) as world:
             correlate(arguments, world)

@@ -13,6 +13,7 @@ import numpy as np
 
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig, differences, from_json, to_json
+from subshot.launch.correlation_trainings import Trainings
 from subshot.launch.manifest import Element, Manifest
 from subshot.launch.presets import PRESETS
 from subshot.launch.run_log import RunLog
@@ -93,6 +94,10 @@ class Domain(Networks, Protocol):
 
     def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
         """One training of the manifest; returns what it left."""
+        ...
+
+    def trainings(self) -> Trainings:
+        """How networks are trained from scratch to judge the score of the run by them."""
         ...
 
 

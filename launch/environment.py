@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +22,7 @@ def describe_environment(config: Any, world: World) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "processes": world.size,
         "device": str(world.device),
-        "device_name": torch.cuda.get_device_name(world.device)
-        if world.device.type == "cuda"
-        else platform.processor(),
+        "device_name": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else processor_name(),
         "cpu_cores": os.cpu_count(),
         "threads_per_process": torch.get_num_threads(),
         "gradient_sum": gradient_sum(config),
@@ -39,3 +38,11 @@ def gradient_sum(config: Any) -> str:
     if getattr(getattr(config, "tables", None), "sharding", "none") == "dmp":
         return "networks in fixed order, tables by DistributedModelParallel: equal to rounding on another number"
     return "fixed order over virtual shards: the same bits on any number of processes (CPU, one thread each)"
+
+
+def processor_name() -> str:
+    """As the kernel names it; what Python knows where it does not."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -114,7 +114,7 @@ def what_to_believe(record: Record) -> list[str]:
     test = winner_beside_controls(tested_networks(record))
     if test is not None:
         said.append(f"{test}. The intervals are for the choice of test images, not for another training seed.")
-    return [*said, whether_it_ranks(len(record.winners)), *of_the_limits(record)]
+    return [*said, whether_it_ranks(record, len(record.winners)), *of_the_limits(record)]
 
 
 def of_the_search(record: Record, sample: str, measured: str) -> list[str]:
@@ -140,8 +140,11 @@ def of_the_search(record: Record, sample: str, measured: str) -> list[str]:
     return said
 
 
-def whether_it_ranks(count: int) -> str:
-    """Of `count` networks of the space that were trained from scratch."""
+def whether_it_ranks(record: Record, count: int) -> str:
+    """Where that was not measured: of `count` networks of the space that were trained from scratch."""
+    if record.ranking:
+        measured = counted(record.ranking["networks"], "network")
+        return f"How well the score ranks {measured} trained from scratch was measured: see Does the score rank?"
     trained = f"only {counted(count, 'network')} of it" if count else "no network of it"
     trained += " was trained from scratch" if count < 2 else " were trained from scratch"
     return f"Whether a higher score means a better network is not known from this run: {trained}."

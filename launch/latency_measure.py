@@ -7,19 +7,18 @@ them alike, and does not pass for a difference between them.
 
 from __future__ import annotations
 
-import platform
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import onnxruntime
 import torch
 from torch import nn
 
-from subshot.launch.onnx_export import quiet_exporter
+from subshot.launch.environment import processor_name
+from subshot.launch.winner_programs import quiet_exporter
 
 Program = Callable[[], None]
 """One forward pass of one batch, over when it returns."""
@@ -116,10 +115,7 @@ def device_name(config: MeasureConfig) -> str:
     """The GPU's or the processor's, as it calls itself."""
     if config.device == "cuda":
         return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return processor_name()
 
 
 def runtime_version(config: MeasureConfig) -> str:

@@ -1,5 +1,7 @@
 """The frozen list of trainings that a job array goes through: manifest.json, written once, read by every element.
 
+A run has one of retrainings, and one of the trainings that judge its score.
+
 Element I of an array trains line I. The list is frozen because a later search, or another --top, must not change what a
 line means while elements run; each line says by hashes what it is, and by a file when it is finished.
 """
@@ -10,11 +12,31 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from subshot.train.run_dir import RunDir, read_json, write_json
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Array:
+    """A kind of job array. name: of the command in launch/, of its batch script, and what its jobs begin with. options:
+    those of the command that decide what is in the manifest."""
+
+    name: str
+    options: str
+
+    def manifest_json(self, run: RunDir) -> Path:
+        return (run.correlation if self == CORRELATION else run).manifest_json
+
+
+RETRAINING = Array("retrain", "--top, --controls, --seeds and --epochs")
+CORRELATION = Array("correlate", "--sample, --seeds and --epochs")
+
+LEAST_SAMPLE, MOST_SAMPLE = 8, 30
+"""Networks that are trained to judge a score. Fewer say nothing, and more are worth a study of their own."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +70,23 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def freeze(run: RunDir, manifest: Manifest) -> None:
+def freeze(run: RunDir, manifest: Manifest, array: Array = RETRAINING) -> None:
     """Writes the manifest. Raises ValueError where another one is frozen already."""
-    if run.manifest_json.is_file() and read_manifest(run) != manifest:
+    path = array.manifest_json(run)
+    if path.is_file() and read_manifest(run, array) != manifest:
         raise ValueError(
-            f"{run.manifest_json} was frozen with other trainings or settings; give the same --top, --controls, "
-            "--seeds and --epochs, or delete it when no element of it runs"
+            f"{path} was frozen with other trainings or settings; give the same {array.options}, or delete it when no "
+            "element of it runs"
         )
-    write_json(run.manifest_json, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
+    write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
 
 
-def read_manifest(run: RunDir) -> Manifest:
+def read_manifest(run: RunDir, array: Array = RETRAINING) -> Manifest:
     """Raises ValueError where there is none, or it is damaged or of another version."""
-    path = run.manifest_json
+    path = array.manifest_json(run)
     if not path.is_file():
-        raise ValueError(f"{run.root} has no frozen manifest; write it with: launch/retrain.py {run.root} --freeze")
+        command = f"launch/{array.name}.py {run.root} --freeze"
+        raise ValueError(f"{run.root} has no frozen manifest; write it with: {command}")
     record = read_json(path)
     if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"{path} is of another version of subshot; delete it and freeze it again")
@@ -76,15 +100,16 @@ def read_manifest(run: RunDir) -> Manifest:
     return Manifest(record["config_hash"], record["metric"], tuple(elements))
 
 
-def element_of(run: RunDir, present: Manifest, index: int) -> Element:
+def element_of(run: RunDir, present: Manifest, index: int, array: Array = RETRAINING) -> Element:
     """Line `index` of the frozen manifest, or of `present`, what the command would freeze, where none is frozen.
 
     Raises ValueError for an index outside, and where the settings are not those that the manifest was frozen with.
     """
-    manifest = read_manifest(run) if run.manifest_json.is_file() else present
+    path = array.manifest_json(run)
+    manifest = read_manifest(run, array) if path.is_file() else present
     if manifest.config_hash != present.config_hash:
         raise ValueError(
-            f"{run.manifest_json} was frozen with other settings or data (hash {manifest.config_hash}, now "
+            f"{path} was frozen with other settings or data (hash {manifest.config_hash}, now "
             f"{present.config_hash}); give the same --epochs and data"
         )
     if not 0 <= index < len(manifest.elements):

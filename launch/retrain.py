@@ -19,6 +19,7 @@ import tyro
 
 from subshot.launch.cli import go_on, run_command
 from subshot.launch.domain import (
+    Domain,
     RetrainPlan,
     changes_since_begun,
     open_domain,
@@ -70,23 +71,32 @@ class RetrainArguments:
                 raise ValueError(f"--{name} is {value}; it must be {least} or more")
 
 
-def retrain(arguments: RetrainArguments, world: World) -> None:
-    run = RunDir(arguments.run)
+def open_finished(
+    run: RunDir, epochs: int | None, data: Path | None, accept: tuple[str, ...], world: World
+) -> tuple[Any, Domain]:
+    """The configuration of a finished search, with other epochs of retraining and another place of the data where they
+    are given; and its domain. Raises ValueError where there is no such search, or its data are others."""
     if not run.summary_json.is_file():
         raise ValueError(
             f"{run.root} holds no finished search (no {run.summary_json.name}); run launch/search.py first"
         )
     config: Any = read_config(run)
-    if arguments.epochs is not None:
+    if epochs is not None:
         recipe = config.retrain.recipe
-        longer = arguments.epochs / max(1, recipe.epochs)
-        recipe = replace(recipe, epochs=arguments.epochs, warmup_epochs=recipe.warmup_epochs * longer)
+        longer = epochs / max(1, recipe.epochs)
+        recipe = replace(recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * longer)
         config = replace(config, retrain=replace(config.retrain, recipe=recipe))
-    if arguments.data is not None:
-        config = replace(config, data=arguments.data)
+    if data is not None:
+        config = replace(config, data=data)
     torch.set_num_threads(config.threads)
     domain = open_domain(config, world)
-    require_accepted(run, changes_since_begun(run, data=domain.fingerprint()), arguments.accept)
+    require_accepted(run, changes_since_begun(run, data=domain.fingerprint()), accept)
+    return config, domain
+
+
+def retrain(arguments: RetrainArguments, world: World) -> None:
+    run = RunDir(arguments.run)
+    _, domain = open_finished(run, arguments.epochs, arguments.data, arguments.accept, world)
     plan = RetrainPlan(arguments.top, arguments.controls, arguments.seeds)
     if arguments.freeze:
         manifest = domain.manifest(plan, run)
@@ -113,11 +123,10 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
             print(winner)
 
 
-def patience_minutes(arguments: RetrainArguments) -> float:
+def patience_minutes(run: RunDir, timeout_minutes: float | None) -> float:
     """How long a collective waits."""
-    if arguments.timeout_minutes is not None:
-        return arguments.timeout_minutes
-    run = RunDir(arguments.run)
+    if timeout_minutes is not None:
+        return timeout_minutes
     return retraining_minutes(read_config(run)) if run.config_json.is_file() else 30.0
 
 
@@ -126,7 +135,8 @@ def main() -> int:
 
     def command() -> None:
         arguments = tyro.cli(RetrainArguments, prog=program("retrain"), description=__doc__)
-        with joined_world(patience_minutes(arguments), arguments.checkpoint_minutes) as world:
+        patience = patience_minutes(RunDir(arguments.run), arguments.timeout_minutes)
+        with joined_world(patience, arguments.checkpoint_minutes) as world:
             retrain(arguments, world)
 
     return run_command(command, lambda: rank == 0, go_on())

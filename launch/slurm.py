@@ -20,6 +20,8 @@ import tyro
 from subshot.launch.cli import DONE, STOPPED, USER_MISTAKE, run_command
 from subshot.launch.collect import collect, queued_jobs
 from subshot.launch.slurm_scripts import (
+    CORRELATE,
+    CORRELATE_REST,
     REST,
     RETRAIN,
     SCORE,
@@ -31,7 +33,7 @@ from subshot.launch.slurm_scripts import (
 from subshot.launch.started import another, program
 from subshot.train.run_dir import RunDir, replacing
 
-NEEDS = {SCORE: SEARCH, RETRAIN: SEARCH, REST: RETRAIN}
+NEEDS = {SCORE: SEARCH, RETRAIN: SEARCH, REST: RETRAIN, CORRELATE: SEARCH, CORRELATE_REST: CORRELATE}
 
 
 @dataclass(frozen=True)
@@ -216,9 +218,11 @@ def launch(arguments: list[str]) -> None:
     ids = submit(plan)
     array = f"{plan.elements} retrainings at most"
     what = {SEARCH: "warm-up and search", SCORE: f"{plan.slurm.shares} shares of the scores", RETRAIN: array}
+    what |= {REST: "what depends on the retrainings", CORRELATE_REST: "whether the score ranks"}
+    what |= {CORRELATE: f"{plan.slurm.correlate * plan.slurm.correlate_seeds} trainings that judge the score"}
     for name, number in ids.items():
         after = f", when {ids[NEEDS[name]]} is finished" if name in NEEDS else ""
-        print(f"job {number}: {what.get(name, 'what depends on the retrainings')}{after}")
+        print(f"job {number}: {what[name]}{after}")
     print(f"look:    {command_for(plan, 'status')}")
     print(f"collect: {command_for(plan, 'slurm', 'collect')}")
 

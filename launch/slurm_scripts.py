@@ -1,4 +1,5 @@
-"""The batch scripts of a run, as text: search, scoring shares, retrainings, and for CTR what follows these.
+"""The batch scripts of a run, as text: search, scoring shares, retrainings, for CTR what follows these, and the
+trainings that judge the score with what adds them up.
 
 They are meant to be read, and changed, before they are submitted; whatever stands in them was known on submission. A
 script asks launch/status.py how its job ended, because the exit status of torchrun says 1 after a good stop too.
@@ -11,15 +12,17 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from subshot.launch.manifest import LEAST_SAMPLE, MOST_SAMPLE
 from subshot.train.run_dir import RunDir
 
 SEARCH, SCORE, RETRAIN, REST = "search", "score", "retrain", "retrain-rest"
+CORRELATE, CORRELATE_REST = "correlate", "correlate-rest"
 TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})")
 
 
 @dataclass(frozen=True)
 class SlurmConfig:
-    """What the cluster is asked for. An element is one retraining, or one share of the scores, of an array."""
+    """What the cluster is asked for. An element is one training, or one share of the scores, of an array."""
 
     partition: str = ""
     """Empty: the cluster's default."""
@@ -51,6 +54,10 @@ class SlurmConfig:
     """Random networks that are scored after the warm-up, by launch/score.py; 0: none."""
     shares: int = 8
     """Elements that they are dealt to."""
+    correlate: int = 0
+    """Networks, 8 to 30, that launch/correlate.py trains from scratch to judge the score; 0: none."""
+    correlate_seeds: int = 1
+    """Trainings of each of them."""
     max_requeues: int = 20
     """A job that was begun again so often gives up."""
     extra: str = ""
@@ -61,10 +68,14 @@ class SlurmConfig:
     def __post_init__(self) -> None:
         least = {"nodes": 1, "processes_per_node": 0, "gpus_per_node": 0, "gpus_per_element": -1, "cpus_per_task": 0}
         least |= {"grace_seconds": 1, "at_once": 1, "top": 1, "controls": 0, "seeds": 1, "population": 0, "shares": 1}
-        for name, value in (least | {"max_requeues": 0}).items():
+        for name, value in (least | {"max_requeues": 0, "correlate": 0, "correlate_seeds": 1}).items():
             given = getattr(self, name)
             if given is not None and given < value:
                 raise ValueError(f"{option(name)} is {given}; it must be {value} or more")
+        if self.correlate and not LEAST_SAMPLE <= self.correlate <= MOST_SAMPLE:
+            raise ValueError(
+                f"{option('correlate')} is {self.correlate}; it must be 0, or {LEAST_SAMPLE} to {MOST_SAMPLE}"
+            )
         for name in ("time", "element_time"):
             given = getattr(self, name)
             if (given or name == "time") and not TIME.fullmatch(given):
@@ -127,6 +138,9 @@ def scripts(plan: Plan) -> dict[str, str]:
     found[RETRAIN] = retrain_script(plan)
     if plan.has_rest:
         found[REST] = rest_script(plan)
+    if plan.slurm.correlate:
+        found[CORRELATE] = correlate_script(plan)
+        found[CORRELATE_REST] = correlate_rest_script(plan)
     return found
 
 
@@ -136,9 +150,16 @@ def which_networks(slurm: SlurmConfig) -> list[str]:
     return [word for name, value in given if value is not None for word in (name, str(value))]
 
 
+def which_sample(slurm: SlurmConfig) -> list[str]:
+    """The options of launch/correlate.py that freeze its manifest."""
+    return ["--sample", str(slurm.correlate), "--seeds", str(slurm.correlate_seeds)]
+
+
 def search_script(plan: Plan) -> str:
     command = ["launch/search.py", *plan.search, "--run-dir", str(plan.run), "--resume"]
     freeze = shlex.join(["--freeze", *which_networks(plan.slurm)])
+    sample = shlex.join(["--freeze", *which_sample(plan.slurm)])
+    judging = [f'"$python" "$code/launch/correlate.py" "$run" {sample} || exit 1'] if plan.slurm.correlate else []
     return "\n".join(
         [
             *header(plan, SEARCH, "Warm-up and search; then the list of retrainings is frozen."),
@@ -148,6 +169,7 @@ def search_script(plan: Plan) -> str:
             "",
             "# From now on element I of retrain.sbatch is line I of manifest.json.",
             f'"$python" "$code/launch/retrain.py" "$run" {freeze} || exit 1',
+            *judging,
             "",
         ]
     )
@@ -179,6 +201,32 @@ def retrain_script(plan: Plan) -> str:
     )
 
 
+def correlate_script(plan: Plan) -> str:
+    slurm = plan.slurm
+    array = f"--array=0-{slurm.correlate * slurm.correlate_seeds - 1}%{slurm.at_once}"
+    return "\n".join(
+        [
+            *header(plan, CORRELATE, "One training an element, to judge the score; a finished one is left.", array),
+            *settings(plan, "correlate-$SLURM_ARRAY_TASK_ID"),
+            *in_one_place(plan, ["launch/correlate.py", str(plan.run), "--index"]),
+            *ending(plan),
+            "",
+        ]
+    )
+
+
+def correlate_rest_script(plan: Plan) -> str:
+    return "\n".join(
+        [
+            *header(plan, CORRELATE_REST, "Adds the array's results up: whether the score ranks.", in_one_place=True),
+            *settings(plan, "correlate"),
+            *in_one_place(plan, ["launch/correlate.py", str(plan.run), *which_sample(plan.slurm)], indexed=False),
+            *ending(plan),
+            "",
+        ]
+    )
+
+
 def score_script(plan: Plan) -> str:
     slurm = plan.slurm
     population = ["--population", str(slurm.population), "--of", str(slurm.shares)]
@@ -194,21 +242,22 @@ def score_script(plan: Plan) -> str:
     )
 
 
-def header(plan: Plan, name: str, what: str, array: str = "") -> list[str]:
-    """sbatch's options. Without an array: one task a node, which is torchrun."""
+def header(plan: Plan, name: str, what: str, array: str = "", in_one_place: bool = False) -> list[str]:
+    """sbatch's options. Without an array: one task a node, which is torchrun; in one place: as big as an element."""
     slurm = plan.slurm
+    small = bool(array) or in_one_place
     log = f"{plan.folder.batch_logs}/".replace("%", "%%") + f"{name}-{'%A_%a' if array else '%j'}.log"
-    gpus = slurm.element_gpus if array else slurm.gpus_per_node
+    gpus = slurm.element_gpus if small else slurm.gpus_per_node
     lines = [
         f"--job-name={name}",
         f'--output="{log}"',
         f'--chdir="{plan.here}"',
-        array or f"--nodes={slurm.nodes}",
-        "--ntasks=1" if array else "--ntasks-per-node=1",
-        f"--cpus-per-task={cpus(plan, bool(array))}",
+        array or f"--nodes={1 if small else slurm.nodes}",
+        "--ntasks=1" if small else "--ntasks-per-node=1",
+        f"--cpus-per-task={cpus(plan, small)}",
         f"--gres=gpu:{gpus}" if gpus else "",
         f"--mem={slurm.memory}" if slurm.memory else "",
-        f"--time={(slurm.element_time if array else '') or slurm.time}",
+        f"--time={(slurm.element_time if small else '') or slurm.time}",
         f"--partition={slurm.partition}" if slurm.partition else "",
         f"--account={slurm.account}" if slurm.account else "",
         slurm.extra,
@@ -277,9 +326,10 @@ def on_all_nodes(plan: Plan, command: list[str]) -> list[str]:
     ]
 
 
-def in_one_place(plan: Plan, command: list[str]) -> list[str]:
-    """An element's command, its number at the end; torchrun where it has several GPUs."""
+def in_one_place(plan: Plan, command: list[str], indexed: bool = True) -> list[str]:
+    """An element's command, its number at the end where it is of an array; torchrun where it has several GPUs."""
     script, *arguments = command
+    number = ' "$SLURM_ARRAY_TASK_ID"' if indexed else ""
     several = plan.slurm.element_gpus
     launcher = [
         f'  -m torch.distributed.run --standalone --nproc-per-node "{several}" \\',
@@ -290,7 +340,7 @@ def in_one_place(plan: Plan, command: list[str]) -> list[str]:
         "# srun: the notice before the time limit goes to its tasks.",
         'srun --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" "$python" \\',
         *(launcher if several > 1 else []),
-        f'  "$code/{script}" {shlex.join(arguments)} "$SLURM_ARRAY_TASK_ID"',
+        f'  "$code/{script}" {shlex.join(arguments)}{number}',
         "",
     ]
 

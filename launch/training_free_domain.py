@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from subshot.launch.config import TrainingFreeConfig
+from subshot.launch.correlation_images import ImageTrainings
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.manifest import Element, Manifest
 from subshot.launch.run_log import RunLog
 from subshot.launch.training_free_scoring import make_scorer, require_scorable
-from subshot.launch.training_free_space import BenchmarkNetworks, benchmark_builder
+from subshot.launch.training_free_space import BenchmarkNetworks, benchmark_builder, initialised
 from subshot.launch.vision import fingerprint_of, scan_images
 from subshot.launch.vision_retrain import planned, retrain
 from subshot.train.dist import World
@@ -70,6 +72,13 @@ class TrainingFreeDomain(BenchmarkNetworks):
 
     def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
         return self._train([element], run, log)
+
+    def trainings(self) -> ImageTrainings:
+        config, space = self.config, self.space
+        build = benchmark_builder(space)
+        fresh = partial(initialised, space, seed=config.seed)  # as the search measured it
+        size = config.score.batch_size
+        return ImageTrainings(config, space, build, fresh, size, self.fingerprint(), self.world)
 
     def _train(self, elements: Sequence[Element], run: RunDir, log: RunLog) -> Path:
         return retrain(elements, self.config, self.space, benchmark_builder(self.space), self.world, run, log)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from subshot.launch import findings, page
+from subshot.launch import findings, honesty, page
 from subshot.launch.config import BenchmarkSpaceConfig, from_json
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import ENDINGS, Endings, Record
@@ -126,6 +126,7 @@ SECTIONS: Sections = (
     ("belief", "What to believe", belief_section),
     ("search", "The search", search_section),
     ("score", "The score", score_section),
+    ("ranking", "Does the score rank?", honesty.section),
     ("training", "Training", training_section),
     ("run", "The run", partial(run_section, endings=TRAINING_FREE_ENDINGS)),
 )

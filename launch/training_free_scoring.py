@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,7 @@ from subshot.launch.domain import Scorer
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import shared_evaluator
 from subshot.launch.training_free_space import BenchmarkNetworks, initialised
-from subshot.launch.vision import eval_loader, first_images
+from subshot.launch.vision import proxy_batches
 from subshot.proxies import PROXIES, Proxy, ProxyUndefined, measure, plan
 from subshot.search.aggregation import AGGREGATIONS, VKDNW_COLUMNS, Ensemble
 from subshot.search.evaluator import Infeasible, Score, TermScore, deal
@@ -124,12 +124,9 @@ def make_scorer(
 
 
 def read_batches(config: TrainingFreeConfig, train: ImageFolder, world: World) -> tuple[tuple[Tensor, Tensor], ...]:
-    """A seeded draw of training images as evaluation shows them; the same on every process."""
-    score, size = config.score, config.space.input_size
-    count = score.batch_size * max(PROXIES[name].num_batches for name in score.proxies)
-    shown = replace(config.images, eval_batch_size=score.batch_size)
-    loader = eval_loader(shown, first_images(train, count, config.seed), size, world, rank=0, ranks=1)
-    return tuple((batch.images.contiguous(), batch.labels) for batch in loader)
+    """What the proxies of the score read."""
+    count = max(PROXIES[name].num_batches for name in config.score.proxies)
+    return proxy_batches(config, train, config.score.batch_size, count, world)
 
 
 def single(proxy: Proxy, terms: Mapping[str, float]) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from subshot.data.digits import write_digits
 from subshot.data.image_folder import ImageFolder, scan, split_train
@@ -241,3 +241,15 @@ def first_images(folder: ImageFolder, count: int, seed: int) -> ImageFolder:
         paths=tuple(folder.paths[index] for index in chosen),
         labels=tuple(folder.labels[index] for index in chosen),
     )
+
+
+def proxy_batches(
+    config: ImageRunConfig, train: ImageFolder, batch_size: int, batches: int, world: World
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """(images, labels): a seeded draw of training images as evaluation shows them; the same on every process."""
+    if len(train) < batches * batch_size:
+        raise ValueError(f"the proxies read {batches} x {batch_size} training images, and there are {len(train)}")
+    shown = replace(config.images, eval_batch_size=batch_size)
+    drawn = first_images(train, batches * batch_size, config.seed)
+    loader = eval_loader(shown, drawn, config.space.input_size, world, rank=0, ranks=1)
+    return tuple((batch.images.contiguous(), batch.labels) for batch in loader)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from subshot.launch.config import VisionConfig
+from subshot.launch.correlation_images import ImageTrainings
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.manifest import Element, Manifest
 from subshot.launch.own_space import space_fingerprint
@@ -106,6 +109,17 @@ class VisionDomain(VisionNetworks):
 
     def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
         return self._train([element], run, log)
+
+    def trainings(self) -> ImageTrainings:
+        config = self.config
+        build = chain_builder(config.retrain, self.space)
+
+        def fresh(genotype: Genotype) -> nn.Module:
+            return build(genotype, config.seed)
+
+        return ImageTrainings(
+            config, self.space, build, fresh, config.images.batch_size, self.fingerprint(), self.world
+        )
 
     def _train(self, elements: Sequence[Element], run: RunDir, log: RunLog) -> Path:
         return retrain(

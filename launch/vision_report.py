@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from subshot.launch import charts, findings, page
+from subshot.launch import charts, findings, honesty, page
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import Record
 from subshot.launch.report_sections import DomainReport, Sections, run_section, search_section, training_section
@@ -192,6 +192,7 @@ SECTIONS: Sections = (
     ("winner", "The winner", winner_section),
     ("belief", "What to believe", belief_section),
     ("search", "The search", search_section),
+    ("ranking", "Does the score rank?", honesty.section),
     ("indicators", "Indicators", indicators_section),
     ("isometry", "Dynamical isometry", isometry_section),
     ("training", "Training", training_section),

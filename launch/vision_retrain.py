@@ -28,7 +28,7 @@ from subshot.launch.vision import (
 )
 from subshot.launch.vision_winner import image_handover
 from subshot.launch.winner import write_winner
-from subshot.supernet.space import validated
+from subshot.supernet.space import Genotype, validated
 from subshot.train.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from subshot.train.dist import World, barrier, of_main
 from subshot.train.ema import RunningAverage
@@ -70,8 +70,12 @@ def planned(plan: RetrainPlan, config: ImageRunConfig, data: dict[str, Any], run
     """What the plan asks for; by default the winner and three random networks, once each."""
     top, controls, seeds = plan.top or 1, 3 if plan.controls is None else plan.controls, plan.seeds or 1
     elements = manifest(read_json(run.summary_json), top, controls, seeds)
-    depends_on = [to_json(config.retrain), to_json(config.space), config.images.on_bad_image, config.seed, data]
-    return Manifest(hash_of(depends_on), "test/accuracy", elements)
+    return Manifest(trainings_hash(config, data), "test/accuracy", elements)
+
+
+def trainings_hash(config: ImageRunConfig, data: dict[str, Any]) -> str:
+    """Of all that a training from scratch depends on, beside its network and seed. data: the images' fingerprint."""
+    return hash_of([to_json(config.retrain), to_json(config.space), config.images.on_bad_image, config.seed, data])
 
 
 def retrain(
@@ -123,7 +127,13 @@ def counted(trainings: list[float]) -> str:
     return f"{len(trainings)} training" + ("" if len(trainings) == 1 else "s")
 
 
-def train_one(
+def settings_of(genotype: Genotype, seed: int, config: ImageRunConfig, train: ImageFolder) -> dict[str, Any]:
+    """What a finished training must have been made with to be taken as it is."""
+    settings = {"genotype": list(genotype), "seed": seed, "run_seed": config.seed, "data": train.fingerprint}
+    return settings | {"space": to_json(config.space), **to_json(config.retrain)}
+
+
+def trained(
     job: Element,
     config: ImageRunConfig,
     space: ImageSpace,
@@ -133,20 +143,11 @@ def train_one(
     world: World,
     run: RunDir,
     log: RunLog,
-) -> None:
-    """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
-    folder = run.winner(job.name)
+) -> tuple[nn.Module, dict[str, Any]]:
+    """(the network, trained on all training images from its last checkpoint on; its metrics on the untouched ones)."""
     assert job.genotype is not None, "no baselines among images"
-    settings = {"genotype": list(job.genotype), "seed": job.seed, "run_seed": config.seed, "data": train.fingerprint}
-    settings |= {"space": to_json(config.space), **to_json(config.retrain)}
-    if of_main(folder.checksums.is_file(), world):
-        require_same(read_json(folder.metrics_json)["settings"], settings, folder)
-        if world.is_main:
-            remove_checkpoints(run.checkpoints, checkpoint_name(job))
-        log.line(f"{job.name}: trained already")
-        return
-    genotype = validated(space, job.genotype)
-    network = on_device(build(genotype, training_seed(config, job)), world.device)
+    settings = settings_of(job.genotype, job.seed, config, train)
+    network = on_device(build(validated(space, job.genotype), training_seed(config, job)), world.device)
     tested = _fit(job, network, config, train, settings, world, run, log)
     test_loader = eval_loader(config.images, test, space.input_size, world)
     accuracy, count = evaluate_accuracy(tested, test_loader, image_task(), world)
@@ -164,6 +165,32 @@ def train_one(
         "settings": settings,
     }
     log.line(f"{job.name}: test accuracy {accuracy:.4f} [{interval.low:.4f}, {interval.high:.4f}] on {count} images")
+    return tested, metrics
+
+
+def train_one(
+    job: Element,
+    config: ImageRunConfig,
+    space: ImageSpace,
+    build: Builder,
+    train: ImageFolder,
+    test: ImageFolder,
+    world: World,
+    run: RunDir,
+    log: RunLog,
+) -> None:
+    """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
+    folder = run.winner(job.name)
+    assert job.genotype is not None, "no baselines among images"
+    settings = settings_of(job.genotype, job.seed, config, train)
+    if of_main(folder.checksums.is_file(), world):
+        require_same(read_json(folder.metrics_json)["settings"], settings, folder)
+        if world.is_main:
+            remove_checkpoints(run.checkpoints, checkpoint_name(job))
+        log.line(f"{job.name}: trained already")
+        return
+    genotype = validated(space, job.genotype)
+    tested, metrics = trained(job, config, space, build, train, test, world, run, log)
     if world.is_main:
         golden = eval_loader(
             config.images, first_images(test, GOLDEN_IMAGES, config.seed), space.input_size, world, rank=0, ranks=1

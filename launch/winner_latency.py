@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from subshot.launch.environment import processor_name
 from subshot.launch.winner_programs import fed, open_onnx
 
 BATCHES = (1, 32)
@@ -74,11 +74,3 @@ def _record(runtime: str, batch: int, times: list[float]) -> dict[str, Any]:
         "p95_ms": round(p95, 4),
         "n": len(times),
     }
-
-
-def processor_name() -> str:
-    """As the kernel names it; what Python knows where it does not."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -9,6 +9,7 @@ become one in search/aggregation.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -155,15 +156,42 @@ def bootstrap(
     for `regret` and `top_k_recall` at small k the interval describes a coarser set than the sample. Raises ValueError
     where a resample leaves the statistic undefined, as may happen with fewer than ten items.
     """
+    require_level(level)
+    draws = resampled(statistic, truth, scores, rng, resamples)
+    if np.isnan(draws).any():
+        raise ValueError(f"the statistic is undefined in a resample of the {len(draws)}")
+    return percentiles(statistic(*_pair(truth, scores)), draws, level)
+
+
+def resampled(
+    statistic: Statistic, truth: ArrayLike, scores: ArrayLike, rng: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """The statistic of resampled pairs, float64 [resamples]; nan where a resample leaves it undefined, as one with a
+    constant side does. Equal random states draw equal items, so values of two scores pair up."""
     truth, scores = _pair(truth, scores)
-    if resamples < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"a bootstrap needs at least one resample and a level in (0, 1); got {resamples} and {level}")
-    values = []
-    for _ in range(resamples):
+    if resamples < 1:
+        raise ValueError(f"a bootstrap needs at least one resample; got {resamples}")
+    values = np.full(resamples, np.nan)
+    for place in range(resamples):
         rows = rng.integers(len(truth), size=len(truth))
-        values.append(statistic(truth[rows], scores[rows]))
-    low, high = np.quantile(values, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return Interval(statistic(truth, scores), float(low), float(high))
+        with suppress(ValueError):
+            values[place] = statistic(truth[rows], scores[rows])
+    return values
+
+
+def percentiles(value: float, draws: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """A value with the interval that holds the middle `level` of its defined draws. Raises ValueError where there is
+    none."""
+    require_level(level)
+    if np.isnan(draws).all():
+        raise ValueError("the statistic is undefined in every resample")
+    low, high = np.nanquantile(draws, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    return Interval(value, float(low), float(high))
+
+
+def require_level(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"the level of an interval lies in (0, 1); got {level}")
 
 
 def _pair(truth: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -68,8 +68,18 @@ class RunDir:
 
     @property
     def ranking_json(self) -> Path:
-        """How well scores rank retrained networks; benchmarks/click_ranking.py writes it."""
+        """How well scores rank networks trained from scratch; launch/correlate.py writes it."""
         return self.root / "ranking.json"
+
+    @property
+    def correlation(self) -> RunDir:
+        """What launch/correlate.py trains to judge the score: a manifest, trials, checkpoints and logs of their own."""
+        return RunDir(self.root / "correlation")
+
+    @property
+    def measured_json(self) -> Path:
+        """Proxies and other scores of the networks of a correlation."""
+        return self.root / "measured.json"
 
     @property
     def score_json(self) -> Path:

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -277,21 +278,22 @@ def test_a_run_in_mid_search_has_a_page(searched: RunDir, tmp_path: Path) -> Non
     assert "Random search has scored fewer than ten candidates" in words
 
 
-def test_a_ranking_is_shown_where_there_is_one(searched: RunDir, tmp_path: Path) -> None:
+def test_a_ranking_is_shown_where_there_is_one(
+    searched: RunDir, tmp_path: Path, ranking_of: Callable[..., dict[str, Any]]
+) -> None:
     run = retrained_copy(searched, tmp_path)
-    keys = ("kendall", "kendall_low", "kendall_high", "spearman", "spearman_low", "spearman_high")
-    scores = {
-        "sigeo": dict(zip(keys, (0.41, 0.2, 0.6, 0.51, 0.3, 0.7), strict=True)),
-        "parameters": dict(zip(keys, (0.47, 0.25, 0.65, -0.13, -0.4, 0.2), strict=True)),
-    }
-    write_json(run.root / "ranking.json", {"networks": 30, "seeds": 2, "diverged": 3, "scores": scores})
+    write_json(run.ranking_json, ranking_of((0.41, 0.2, 0.6), {"params": (0.47, 0.25, 0.65)}, metric="val/log_loss"))
     words = words_of(page_of(run))
-    assert (
-        "30 random networks of the space, trained from scratch, 2 trainings each. 3 of the trainings diverged" in words
-    )
+    assert "12 networks over the whole range of the score were trained from scratch, twice each." in words
     assert "Highest: parameters, tau +0.47" in words
-    assert "−0.13 −0.40 to +0.20" in words
+    assert "+0.41 +0.20 to +0.60" in words
     assert "is not known from this run" not in words
+
+
+def test_a_ranking_of_another_version_is_to_be_measured_anew(searched: RunDir, tmp_path: Path) -> None:
+    run = retrained_copy(searched, tmp_path)
+    write_json(run.ranking_json, {"networks": 30, "seeds": 2, "scores": {"sigeo": {"kendall": 0.41}}})
+    assert "ranking.json is of another version of subshot" in words_of(page_of(run))
 
 
 def test_a_score_without_terms_has_its_correlations(searched: RunDir, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from subshot.launch import slurm
 from subshot.launch.collect import collect, queued_elements
-from subshot.launch.manifest import Element, Manifest, freeze
+from subshot.launch.manifest import CORRELATION, Element, Manifest, freeze
 from subshot.train.job_record import State, begin_job, end_job, read_job
 from subshot.train.run_dir import RunDir, append_jsonl, write_json
 
@@ -155,3 +155,41 @@ def test_the_exit_status_says_whether_something_is_left(
     capsys.readouterr()
     assert slurm.main() == 2
     assert "has no frozen manifest" in capsys.readouterr().err
+
+
+def judged_element(index: int) -> Element:
+    name = f"sampled-{index}"
+    return Element(
+        index, f"{name}-seed0", name, "sampled", (index,), "0", 0, None, 0.5, f"correlation/trials/{name}.json"
+    )
+
+
+def test_trainings_that_judge_the_score_are_collected_too(run: RunDir) -> None:
+    """Also before anything is frozen for retraining; a ranking of another sample does not count."""
+    run.manifest_json.unlink()
+    elements = tuple(map(judged_element, range(3)))
+    freeze(run, Manifest("0", "test/accuracy", elements), CORRELATION)
+    write_json(run.ranking_json, {"sample": [{"network": "sampled-9"}]})
+    write_json(run.root / elements[0].result, {"test/accuracy": 0.5, "diverged": None})
+    write_json(run.root / elements[1].result, {"diverged": "the loss is nan"})
+    job(run, "correlate-2", "failed", "OSError: disk full")
+    found, complete = collect(run)
+    assert not complete and found[0].startswith("to judge the score")
+    assert "diverged: element 1 (sampled-1-seed0): the loss is nan" in found
+    assert "failed: element 2 (sampled-2-seed0): OSError: disk full" in found
+    assert f"python launch/correlate.py '{run.root}' --index 2" in found
+    (run.slurm / "correlate.sbatch").write_text("#!/bin/bash\n#SBATCH --array=0-2%4\n")
+    (run.slurm / "correlate-rest.sbatch").write_text("#!/bin/bash\n")
+    found, _ = collect(run)
+    assert any(
+        line.startswith("sbatch") and "correlate-rest.sbatch" in line and "--array=2%4" in line for line in found
+    )
+    write_json(run.root / elements[2].result, {"test/accuracy": 0.7, "diverged": None})
+    found, complete = collect(run)
+    assert not complete and found[-2] == f"to add them up: sbatch '{run.slurm.resolve()}/correlate-rest.sbatch'"
+    write_json(run.ranking_json, {"sample": [{"network": element.network} for element in elements]})
+    found, complete = collect(run)
+    assert complete and found[-2].startswith("whether it ranks: ")
+    freeze(run, Manifest("0", "test/accuracy", tuple(element(i, "1", i) for i in range(2))))
+    found, complete = collect(run)
+    assert not complete and "missing: element 1 (1-seed1): not begun" in found

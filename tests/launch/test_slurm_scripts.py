@@ -45,6 +45,8 @@ EVERYTHING = SlurmConfig(
     element_time="02:00:00",
     population=1000,
     shares=20,
+    correlate=12,
+    correlate_seeds=2,
     extra="--qos=x --exclusive",
     setup="module load cuda",
     seeds=3,
@@ -54,7 +56,8 @@ EVERYTHING = SlurmConfig(
 @pytest.mark.parametrize("settings", [SlurmConfig(), EVERYTHING], ids=["default", "everything"])
 def test_every_script_is_bash(tmp_path: Path, settings: SlurmConfig) -> None:
     found = scripts(plan_of(tmp_path, settings, has_rest=True))
-    assert list(found) == ["search", *(["score"] if settings.population else []), "retrain", "retrain-rest"]
+    judging = ["correlate", "correlate-rest"] if settings.correlate else []
+    assert list(found) == ["search", *(["score"] if settings.population else []), "retrain", "retrain-rest", *judging]
     for name, text in found.items():
         checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, f"{name}: {checked.stderr}"
@@ -77,6 +80,7 @@ def test_search_is_one_torchrun_a_node(tmp_path: Path) -> None:
         "launch/search.py\" digits --space.width=0.125 --run-dir '",
         "a run' --resume\n",
         "--freeze --seeds 3",
+        '"$code/launch/correlate.py" "$run" --freeze --sample 12 --seeds 2 || exit 1',
         "export OMP_NUM_THREADS=2",
     ):
         assert part in text, part
@@ -91,6 +95,15 @@ def test_arrays_name_their_elements(tmp_path: Path) -> None:
     assert '--standalone --nproc-per-node "2"' in found["retrain"]
     assert "#SBATCH --array=0-19%8\n" in found["score"]
     assert '--population 1000 --of 20 --index "$SLURM_ARRAY_TASK_ID"' in found["score"]
+    assert "#SBATCH --array=0-23%8\n" in found["correlate"] and "elements=$(" not in found["correlate"]
+    assert '--index "$SLURM_ARRAY_TASK_ID"' in found["correlate"]
+
+
+def test_the_ranking_is_added_up_in_one_place(tmp_path: Path) -> None:
+    text = scripts(plan_of(tmp_path, EVERYTHING))["correlate-rest"]
+    assert "#SBATCH --nodes=1\n#SBATCH --ntasks=1\n#SBATCH --cpus-per-task=6\n#SBATCH --gres=gpu:2" in text
+    assert "a run' --sample 12 --seeds 2\n" in text and "SLURM_ARRAY" not in text
+    assert "correlate" not in "".join(scripts(plan_of(tmp_path)).values())
 
 
 def test_a_path_that_sbatch_cannot_read_is_refused(tmp_path: Path) -> None:
@@ -114,6 +127,7 @@ def status_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         (["digits", "--space.wide", "3"], "--space.wide"),
         (["digits", "--slurm.node", "3"], "--slurm.node"),
         (["digits", "--slurm.nodes", "0"], "--slurm.nodes is 0; it must be 1 or more"),
+        (["digits", "--slurm.correlate", "5"], "--slurm.correlate is 5; it must be 0, or 8 to 30"),
         (["digits", "--slurm.time", "tomorrow"], "--slurm.time is 'tomorrow'; write it as"),
         (["digits", "--slurm.nodes", "5"], "--images.num-shards is 4; it must be at least the number of processes"),
         (["clicks", "--slurm.nodes", "4"], "must be a multiple of the number of processes, which is 4"),
