@@ -12,6 +12,9 @@ from subshot.launch.click_charts import OP_NAMES, Dot
 from subshot.launch.click_config import ClickSpaceConfig
 from subshot.launch.click_space import make_click_space
 from subshot.launch.config import from_json
+from subshot.launch.effects_section import effects_section
+from subshot.launch.front_chart import Tested
+from subshot.launch.front_section import front_section, tested_front
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import ENDINGS, Endings, Record
 from subshot.launch.report_sections import (
@@ -54,8 +57,8 @@ def winner_section(record: Record) -> Html:
         return paragraph("There is no winner yet: no candidate of evolution has been scored.")
     costs = winner["costs"]
     facts = [
-        (findings.count_text(costs["macs"]), "MACs of one row"),
-        (findings.count_text(costs["params"]), "parameters, embedding tables not counted"),
+        (charts.count_text(costs["macs"]), "MACs of one row"),
+        (charts.count_text(costs["params"]), "parameters, embedding tables not counted"),
         (f"{winner['score']:.4g}", "score that the search saw"),
     ]
     networks = record.comparison.get("networks", [])
@@ -165,6 +168,17 @@ def tested_section(record: Record) -> Html:
     return join([*parts, _trainings(record)])
 
 
+def cost_section(record: Record) -> Html:
+    """Scores, and test log loss beside the baselines, against each cost."""
+    rows = []
+    for row, dot in zip(record.comparison.get("networks", []), findings.dots_of(record, "log_loss"), strict=True):
+        costs = {"macs": row["macs"], "params": row["params"]}
+        rows.append((costs, Tested(dot.name, dot.kind, 0.0, dot.value, dot.low, dot.high)))
+    found = tested_front(rows, "test log loss, nats", False, "row")
+    words = [paragraph("Parameters and MACs: without embedding tables.", "muted")] if found else []
+    return join([front_section(record, "row"), *([page.grid(found)] if found else []), *words])
+
+
 def _table(networks: Sequence[dict[str, Any]]) -> Html:
     heads = ("network", "log loss", "95 % interval", "AUC", "normalised entropy", "ECE", "learning rate", "trainings")
     rows = [
@@ -177,8 +191,8 @@ def _table(networks: Sequence[dict[str, Any]]) -> Html:
             f"{row['test/ece']['mean']:.4f}",
             f"{row['learning_rate']:g}",
             row["trainings"],
-            findings.count_text(row["params"]),
-            findings.count_text(row["macs"]) if row["macs"] is not None else "–",
+            charts.count_text(row["params"]),
+            charts.count_text(row["macs"]) if row["macs"] is not None else "–",
         )
         for row in networks
     ]
@@ -311,7 +325,9 @@ SECTIONS: Sections = (
     ("winner", "The winner", winner_section),
     ("tested", "On the test split", tested_section),
     ("belief", "What to believe", belief_section),
-    ("search", "The search", partial(search_section, sample="row")),
+    ("search", "The search", search_section),
+    ("front", "Score and result against cost", cost_section),
+    ("effects", "What each choice does", lambda record: effects_section(record, space_of(record))),
     ("terms", "The terms of the score", terms_section),
     ("ranking", "Does the score rank?", ranking_section),
     ("training", "Training of the supernet", training_section),

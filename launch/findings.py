@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from subshot.launch.charts import METHOD_NAMES, Measured
+from subshot.launch.fronts import CostAxis
 from subshot.launch.record import Record
 from subshot.search.ranking import kendall
 
@@ -25,6 +26,10 @@ def best_so_far(rows: Sequence[dict[str, Any]]) -> list[float | None]:
 
 def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method).capitalize()
+
+
+def spoken_method(method: str) -> str:
+    return METHOD_NAMES.get(method, method)
 
 
 def network_name(folder: str) -> str:
@@ -72,14 +77,22 @@ def methods(record: Record) -> list[str]:
     return said
 
 
-def counts_macs(record: Record) -> str:
-    """Whether a higher score only means more MACs, told from the candidates that were drawn at random."""
-    rows = record.scored.get("random", [])
-    macs, scores = [row["costs"]["macs"] for row in rows], [row["score"] for row in rows]
-    if len(set(macs)) < 2 or len(set(scores)) < 2 or len(rows) < 10:
-        return "Score against MACs"
-    tau = f"{kendall(scores, macs):+.2f}".replace("-", "−")
-    return f"Score and MACs rank {len(rows)} random candidates alike to Kendall's tau {tau}"
+def counts_cost(record: Record, axis: CostAxis) -> str:
+    """Whether a higher score only means a higher cost, told from the candidates that were drawn at random."""
+    short = axis.name.split(" of ")[0]
+    rows = [row for row in record.scored.get("random", []) if axis.key in row["costs"]]
+    costs, scores = [row["costs"][axis.key] for row in rows], [row["score"] for row in rows]
+    if len(set(costs)) < 2 or len(set(scores)) < 2 or len(rows) < 10:
+        return f"Score against {short}"
+    tau = f"{kendall(scores, costs):+.2f}".replace("-", "−")
+    return f"Score and {short} rank {len(rows)} random candidates alike to Kendall's tau {tau}"
+
+
+def costs_by_genotype(record: Record) -> dict[tuple[int, ...], dict[str, Any]]:
+    """Of every network that the summary or the history names."""
+    named = [*record.summary.get("best", []), *record.summary.get("controls", [])]
+    rows = [*(row for found in record.history.values() for row in found), *named]
+    return {tuple(row["genotype"]): row["costs"] for row in rows}
 
 
 def tested_networks(record: Record) -> list[Measured]:

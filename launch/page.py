@@ -103,11 +103,19 @@ def tiles(facts: Iterable[tuple[str, str]]) -> Html:
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: bool = True, first: bool = False) -> Html:
-    """numbers: every column but the first is right-aligned. first: the first row stands out."""
+def table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    numbers: bool = True,
+    first: bool = False,
+    wraps_last: bool = False,
+) -> Html:
+    """numbers: every column but the first is right-aligned. first: the first row stands out. wraps_last: the last
+    column is words."""
 
     def cells(tag: str, row: Sequence[object]) -> str:
-        kinds = [' class="number"' if numbers and column else "" for column in range(len(row))]
+        words = len(row) - 1 if wraps_last else len(row)
+        kinds = [' class="number"' if numbers and 0 < column < words else "" for column in range(len(row))]
         return "".join(f"<{tag}{kind}>{text(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
     marks = [" class=first" if first and number == 0 else "" for number in range(len(rows))]

@@ -34,8 +34,7 @@ def data_line(record: Record) -> tuple[str, str] | None:
     return (found[-1].group(1), found[-1].group(2)) if found else None
 
 
-def search_section(record: Record, sample: str = "image") -> Html:
-    """sample: what MACs are counted for one of."""
+def search_section(record: Record) -> Html:
     if not any(record.scored.values()):
         return paragraph("No candidate has been scored yet.")
     best = {method: findings.best_so_far(rows) for method, rows in record.history.items() if record.scored[method]}
@@ -43,25 +42,7 @@ def search_section(record: Record, sample: str = "image") -> Html:
     title = findings.beside_random(record) or "Best score against the number of candidates"
     caption = "Random search scores as many candidates, under the same limits. One seed each."
     progress = page.figure(charts.progress(best, optimum), title, caption)
-    return join([page.grid([progress, _scatter(record, sample)]), page.bullets(findings.methods(record))])
-
-
-def _scatter(record: Record, sample: str) -> Html:
-    points = {}
-    for method, rows in record.scored.items():
-        kept = charts.thinned([(row["costs"]["macs"], row["score"]) for row in rows])
-        points[method] = ([macs for macs, _ in kept], [score for _, score in kept])
-    winner, limits = record.winner, record.config.get("limits", {})
-    star = (winner["costs"]["macs"], winner["score"]) if winner else None
-    controls = [network["costs"]["macs"] for network in record.summary.get("controls", [])]
-    lines = [limits[name] for name in ("max_macs", "min_macs") if limits.get(name)]
-    caption = ""
-    if max(map(len, record.scored.values())) > charts.MOST_POINTS:
-        caption = f"Of each search at most {charts.MOST_POINTS} candidates are drawn, evenly over its course. "
-    if controls:
-        caption += "Triangles: MACs of the random networks for retraining beside the winner; they have no score."
-    picture = charts.score_against_macs(points, star, controls, lines, sample)
-    return page.figure(picture, findings.counts_macs(record), caption)
+    return page.grid([progress, page.bullets(findings.methods(record))])
 
 
 SHOWN = (

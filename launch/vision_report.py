@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 
 from subshot.launch import charts, findings, page
+from subshot.launch.effects_section import effects_section
+from subshot.launch.front_chart import Kind, Tested
+from subshot.launch.front_section import front_section, tested_front
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import Record
 from subshot.launch.report_sections import DomainReport, Sections, run_section, search_section, training_section
@@ -38,7 +41,7 @@ def winner_facts(record: Record, winner: dict[str, Any]) -> list[tuple[str, str]
     costs = winner["costs"]
     facts = [
         (f"{charts.millions(costs['macs'])}", "MACs of one image"),
-        (charts.millions(costs["params"]), "parameters"),
+        (charts.count_text(costs["params"]), "parameters"),
         (f"{activation_mib(costs['activation_elements']):.3g} MiB", "activations of one image, float32"),
         (f"{winner['score']:.4g}", "score that the search saw"),
     ]
@@ -96,6 +99,24 @@ def tested(record: Record) -> Html:
     title = findings.winner_beside_controls(rows) or "Accuracy on the untouched test images"
     caption = "random-1 and so on: random networks of the winner's MACs, trained in the same way."
     return join([page.figure(charts.intervals(rows), title, caption), table])
+
+
+def tested_fronts(record: Record) -> list[Html]:
+    """Accuracy against each cost of the networks that were retrained."""
+    costs = findings.costs_by_genotype(record)
+    rows = []
+    for measured, metrics in zip(findings.tested_networks(record), record.winners, strict=True):
+        genotype = tuple(metrics.get("settings", {}).get("genotype", ()))
+        kind: Kind = "winner" if measured.is_winner else "control"
+        shares = (100 * measured.value, 100 * measured.low, 100 * measured.high)
+        rows.append((costs.get(genotype, {}), Tested(measured.name, kind, 0.0, *shares)))
+    return tested_front(rows, "accuracy on the test images, %", True, "image")
+
+
+def cost_section(record: Record) -> Html:
+    """Scores, and what testing gave, against each cost."""
+    found = tested_fronts(record)
+    return join([front_section(record), *([page.grid(found)] if found else [])])
 
 
 def belief_section(record: Record) -> Html:
@@ -158,7 +179,7 @@ def isometry_section(record: Record) -> Html:
     for time, dots in phi.items():
         every = [value for layer in dots for value in layer]
         inside = sum(PHI_BAND[0] <= value <= PHI_BAND[1] for value in every)
-        title = f"{time.capitalize()}, {inside} of {len(every)} candidates have phi within 1 ± 0.05"
+        title = f"{time[0].upper()}{time[1:]}, {inside} of {len(every)} candidates have phi within 1 ± 0.05"
         caption = "phi: mean eigenvalue of J Jᵀ, J the Jacobian of a candidate. A dot is a candidate."
         figures.append(
             page.figure(charts.by_layer(f"phi {time}", layers, {time: dots}, "phi", PHI_BAND), title, caption)
@@ -192,6 +213,8 @@ SECTIONS: Sections = (
     ("winner", "The winner", winner_section),
     ("belief", "What to believe", belief_section),
     ("search", "The search", search_section),
+    ("front", "Score and result against cost", cost_section),
+    ("effects", "What each choice does", lambda record: effects_section(record, record.space)),
     ("indicators", "Indicators", indicators_section),
     ("isometry", "Dynamical isometry", isometry_section),
     ("training", "Training", training_section),

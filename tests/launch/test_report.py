@@ -137,7 +137,17 @@ def test_every_section_is_there_with_its_pictures(page: str) -> None:
     sections = {part[: part.index('"')]: part for part in page.split('<section id="')[1:]}
     assert list(sections) == [anchor for anchor, _, _ in SECTIONS]
     counts = {anchor: part.count("<svg ") for anchor, part in sections.items()}
-    assert counts == {"winner": 2, "belief": 0, "search": 2, "indicators": 1, "isometry": 4, "training": 3, "run": 0}
+    assert counts == {
+        "winner": 2,
+        "belief": 0,
+        "search": 1,
+        "front": 3,
+        "effects": 1,
+        "indicators": 1,
+        "isometry": 4,
+        "training": 3,
+        "run": 0,
+    }
     ids = [value for name, value in parsed.attributes if name == "id"]
     assert len(ids) == len(set(ids))
 
