@@ -19,8 +19,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-INK, MUTED, GRID, CARD, BLUE, ORANGE, GREEN, LABEL = (f"#0000{number:02x}" for number in range(1, 9))
-_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", CARD: "card", BLUE: "blue", ORANGE: "orange", GREEN: "green"}
+INK, MUTED, GRID, CARD, BLUE, ORANGE, GREEN, PURPLE, RED, LABEL = (f"#0000{number:02x}" for number in range(1, 11))
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    CARD: "card",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    PURPLE: "purple",
+    RED: "red",
+}
+RUN_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
+"""Of runs in one picture."""
 _HALO = "var(--ink); paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round"
 """LABEL is ink for words that lie on lines: the card shines through around them."""
 METHOD_COLOURS = {"evolution": BLUE, "random": ORANGE, "nsga2": GREEN, "optimum": GREEN}
@@ -101,10 +113,9 @@ def signed(value: float) -> str:
 
 
 def signed_count(value: float) -> str:
-    """MACs or parameters more or less: `+0.12 M`, `−850`."""
-    sign = "−" if value < 0 else "+"
-    size = abs(value)
-    return f"{sign}{size:,.0f}" if size < 1e4 else f"{sign}{millions(size)}"
+    """MACs or parameters more or less, three digits: `+1.2 M`, `−12,300`."""
+    size = float(f"{abs(value):.3g}")
+    return f"{'−' if value < 0 else '+'}{count_text(size)}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,7 @@ _ROW, _TOP = 18.0, 26.0
 _MIDDLE, _WIDEST = 158.0, 146.0
 
 
-def chain(boxes: Sequence[Box]) -> str:
+def chain(boxes: Sequence[Box], name: str = "chain") -> str:
     """From top to bottom: width is channels, strength of colour the kernel, height the expansion; identity a line."""
     height = _TOP + _ROW * len(boxes) + 6
     widest = max(box.channels for box in boxes)
@@ -160,7 +171,7 @@ def chain(boxes: Sequence[Box]) -> str:
             share = f"{100 * box.macs_share:.1f} %" if box.macs_share else ""
             axes.text(WIDTH - 2, y, share, size=9, color=MUTED, ha="right", va="center")
 
-    return render("chain", height, draw)
+    return render(name, height, draw)
 
 
 def _box(axes: Axes, y: float, box: Box, widest: int, kernels: list[int], expansions: list[int]) -> None:
@@ -183,31 +194,56 @@ def number_after(letter: str, op: str) -> int:
     return int(found.group(1)) if found else 0
 
 
+@dataclass(frozen=True)
+class Line:
+    """How a search got on: its run and method, and the best score after each candidate, None before the first."""
+
+    run: str
+    method: str
+    colour: str
+    best: Sequence[float | None]
+
+
 def progress(best: Mapping[str, Sequence[float | None]], optimum: float | None) -> str:
     """Best score so far against evaluations, a step line a method; the exact optimum as a level."""
+    return progress_of(
+        "progress", [Line("", method, colour_of(method), curve) for method, curve in best.items()], optimum
+    )
+
+
+def progress_of(name: str, lines: Sequence[Line], optimum: float | None = None) -> str:
+    """The same of several runs: a colour a run, a style a method."""
+    many = any(line.run for line in lines)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for method, curve in best.items():
-            known = [(number, score) for number, score in enumerate(curve, start=1) if score is not None]
+        named: set[str] = set()
+        for line in lines:
+            known = [(number, score) for number, score in enumerate(line.best, start=1) if score is not None]
             turns = [p for i, p in enumerate(known) if i in (0, len(known) - 1) or known[i - 1][1] != p[1]]
-            style = METHOD_LINES.get(method, ":")
-            axes.step(*zip(*turns, strict=True), style, where="post", color=colour_of(method), label=name_of(method))
+            label = line.run if many else name_of(line.method)
+            style = METHOD_LINES.get(line.method, ":")
+            shown = None if label in named else label
+            axes.step(*zip(*turns, strict=True), style, where="post", color=line.colour, label=shown)
+            named.add(label)
         if optimum is not None:
             axes.axhline(optimum, color=GREEN, linewidth=1.2, linestyle=":", label=METHOD_NAMES["optimum"])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set(xlabel="candidates scored", ylabel="best score so far")
-        axes.legend(loc="lower right")
+        if many:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        else:
+            axes.legend(loc="lower right")
 
-    return render("progress", 240, draw)
+    return render(name, 260 if many else 240, draw)
 
 
 Points = tuple[Sequence[float], Sequence[float]]
 
 
-def thinned(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MOST_POINTS of them, evenly spread over the search: enough to see, small enough to mail."""
-    step = -(-len(values) // MOST_POINTS) if values else 1
+def thinned(values: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """At most so many of them, evenly spread over the search: enough to see, small enough to mail."""
+    step = -(-len(values) // most) if values else 1
     return list(values[::step])
 
 

@@ -65,7 +65,7 @@ def wires(spec: NasrecSpec, side: Side) -> list[Wire]:
     return found
 
 
-def block_graph(spec: NasrecSpec) -> str:
+def block_graph(spec: NasrecSpec, name: str = "block-graph") -> str:
     """From the raw input at the top to the classifier: dense outputs on the left, sparse ones on the right."""
     rows = rows_of(spec)
     height = _ROW * len(rows) + _BODY + 8
@@ -86,7 +86,7 @@ def block_graph(spec: NasrecSpec) -> str:
             _block(axes, block, spec.blocks[block - 1], tops[block])
         _classifier(axes, spec, tops[rows[-1]])
 
-    return render("block-graph", height, draw)
+    return render(name, height, draw)
 
 
 def _box(axes: Axes, x: float, top: float, colour: str, first: str, second: str, width: float = _WIDE) -> None:

@@ -13,17 +13,19 @@ from subshot.launch.click_config import ClickSpaceConfig
 from subshot.launch.click_space import make_click_space
 from subshot.launch.config import from_json
 from subshot.launch.effects_section import effects_section
-from subshot.launch.front_chart import Tested
-from subshot.launch.front_section import front_section, tested_front
+from subshot.launch.front_chart import Costed
+from subshot.launch.front_section import front_section, results_against_cost
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import ENDINGS, Endings, Record
 from subshot.launch.report_sections import (
     DomainReport,
+    Results,
     Sections,
     run_section,
     search_section,
     training_section,
 )
+from subshot.launch.time_section import time_section
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.nasrec_cost import network_layers
 from subshot.supernet.nasrec_spec import BINARY_OPS, BlockSpec, NasrecSpec
@@ -32,10 +34,10 @@ CLICK_ENDINGS: Endings = (
     (r"clicks: (?!\d+ process)", "opening the clicks"),
     (r"supernet: ", "building the supernet"),
     (r"warm-up: |warm-up continues|the supernet is warm", "building the supernet"),
-    (r"step \d+: |warm: ", "warm-up"),
-    (r"measuring \d+ random|score: ", "preparing the score"),
+    (r"step \d+: |warm: |caution: predicting", "warm-up"),
+    (r"measuring \d+ random|score: |caution: ", "preparing the score"),
     (r"winner[:,] ", "random networks of the winner's cost"),
-    (r"\S+: (val|test) log loss|\S+: diverged", "training from scratch and export"),
+    (r"\S+: (val|test) log loss|\S+: diverged|network  ", "training from scratch and export"),
     *ENDINGS,
 )
 """See `subshot.launch.record.stage_seconds`."""
@@ -70,11 +72,19 @@ def winner_section(record: Record) -> Html:
     if space is None:
         return join([*parts, paragraph("Its blocks are not drawn: the folder does not say how many fields there are.")])
     spec = space.decode(tuple(winner["genotype"]))
+    return join([*parts, page.grid([winner_picture(record, "block-graph"), _in_words(spec)])])
+
+
+def winner_picture(record: Record, name: str) -> Html:
+    """The winner's graph of blocks, or a sentence. name: of the picture, of which a page has one."""
+    winner, space = record.winner, space_of(record)
+    if winner is None or space is None:
+        return paragraph("There is no winner yet.")
+    spec = space.decode(tuple(winner["genotype"]))
     kept = sum(bool(block.dense_width or block.tokens) for block in spec.blocks)
     blocks = f"{kept} blocks" if kept == len(spec.blocks) else f"{kept} of {len(spec.blocks)} blocks are in use"
     title = f"{'The winner' if record.comparison else 'The best so far, by score'}: {blocks}"
-    figure = page.figure(click_charts.block_graph(spec), title, _how_to_read(spec, kept))
-    return join([*parts, page.grid([figure, _in_words(spec)])])
+    return page.figure(click_charts.block_graph(spec, name), title, _how_to_read(spec, kept))
 
 
 def _how_to_read(spec: NasrecSpec, kept: int) -> str:
@@ -173,8 +183,8 @@ def cost_section(record: Record) -> Html:
     rows = []
     for row, dot in zip(record.comparison.get("networks", []), findings.dots_of(record, "log_loss"), strict=True):
         costs = {"macs": row["macs"], "params": row["params"]}
-        rows.append((costs, Tested(dot.name, dot.kind, 0.0, dot.value, dot.low, dot.high)))
-    found = tested_front(rows, "test log loss, nats", False, "row")
+        rows.append((costs, Costed(dot.name, dot.kind, 0.0, dot.value, dot.low, dot.high)))
+    found = results_against_cost(rows, "test log loss, nats", False, "row")
     words = [paragraph("Parameters and MACs: without embedding tables.", "muted")] if found else []
     return join([front_section(record, "row"), *([page.grid(found)] if found else []), *words])
 
@@ -331,6 +341,27 @@ SECTIONS: Sections = (
     ("terms", "The terms of the score", terms_section),
     ("ranking", "Does the score rank?", ranking_section),
     ("training", "Training of the supernet", training_section),
-    ("run", "The run", partial(run_section, endings=CLICK_ENDINGS)),
+    ("time", "Time and money", partial(time_section, endings=CLICK_ENDINGS)),
+    ("run", "The run", run_section),
 )
-REPORT = DomainReport(SECTIONS, findings.trained_networks, caution)
+
+
+def results(record: Record) -> list[Results]:
+    """Test log loss and AUC of all tested networks, with intervals."""
+    if not record.comparison:
+        return []
+    return [
+        Results("test log loss, nats", 4, findings.dots_of(record, "log_loss")),
+        Results("test AUC", 4, findings.dots_of(record, "auc")),
+    ]
+
+
+REPORT = DomainReport(
+    SECTIONS,
+    findings.trained_networks,
+    caution,
+    data="clicks",
+    picture=winner_picture,
+    results=results,
+    endings=CLICK_ENDINGS,
+)

@@ -37,10 +37,8 @@ class Told:
 
     @property
     def said(self) -> str:
-        """`k5e6 instead of identity in stage 2, layer 1`; of a switch `block 3, FM on`."""
-        if self.factor.levels in BESIDE:
-            return f"{self.factor.place}{'' if self.level == 'yes' else f' {self.level}'}"
-        return f"{self.level} instead of {self.reference} in {self.factor.place}"
+        """`Stage 2, layer 1: k5e6 instead of identity`."""
+        return f"{self.factor.place[0].upper()}{self.factor.place[1:]}: {self.level} instead of {self.reference}"
 
     @property
     def row(self) -> str:

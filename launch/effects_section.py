@@ -123,7 +123,7 @@ def _in_words(told: Sequence[Told], fit: Effects) -> list[str]:
     if buys:
         best = max(buys, key=lambda t: t.contrast.value / (t.macs or 1.0))
         rate = best.contrast.value / (best.macs or 1.0) * 1e6
-        said.append(f"Most score for its MACs: {best.said}, {rate:.3g} for a million MACs.")
+        said.append(f"Most score for its MACs: {best.said[0].lower()}{best.said[1:]}, {rate:.3g} for a million MACs.")
     return said
 
 
@@ -132,12 +132,7 @@ def _sentence(told: Told, fit: Effects) -> str:
     span = "" if fit.is_exact else f" ({signed(c.low)} to {signed(c.high)})"
     about = "" if told.factor.macs is not None else "about "
     macs = "" if told.macs is None else f", {about}{signed_count(told.macs)} MACs"
-    return f"{_first(told.said)}: {signed(c.value)} score{span}{macs}."
-
-
-def _first(words: str) -> str:
-    """With a capital where it begins with a plain word."""
-    return words[0].upper() + words[1:] if words.startswith("block") else words
+    return f"{told.said}, {signed(c.value)} score{span}{macs}."
 
 
 def _cautions(told: Sequence[Told], fit: Effects, space: SearchSpace) -> list[str]:
@@ -161,7 +156,7 @@ def _title(told: Sequence[Told], fit: Effects) -> str:
     if not most.contrast.is_told:
         return "What each choice does to the score: nothing is told"
     exact = "" if fit.is_exact else ", the largest that is told"
-    return f"{_first(most.said)}: {signed(most.contrast.value)} score{exact}"
+    return f"{most.said}, {signed(most.contrast.value)} score{exact}"
 
 
 def _caption(told: Sequence[Told], fit: Effects) -> str:

@@ -42,16 +42,19 @@ def counted(number: int, noun: str) -> str:
 
 
 def beside_random(record: Record) -> str | None:
-    """Evolution and random search after equally many candidates; None while one of them has no score."""
-    both = [record.history.get(method, []) for method in ("evolution", "random")]
+    """Evolution, or what stands in its place, and random search after equally many candidates; None while one of them
+    has no score."""
+    main = next((method for method in record.history if method != "random"), "evolution")
+    both = [record.history.get(method, []) for method in (main, "random")]
     count = min(map(len, both))
     first, second = (best_so_far(rows[:count])[-1] if count else None for rows in both)
     if first is None or second is None:
         return None
+    after, name = f"After {counted(count, 'candidate')} each, ", spoken_method(main)
     if first == second:
-        return f"After {counted(count, 'candidate')} each, evolution and random search have found the same score"
+        return f"{after}{name} and random search have found the same score"
     side = "above" if first > second else "below"
-    return f"After {counted(count, 'candidate')} each, evolution is {abs(first - second):.3g} {side} random search"
+    return f"{after}{name} is {abs(first - second):.3g} {side} random search"
 
 
 def methods(record: Record) -> list[str]:

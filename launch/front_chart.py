@@ -104,7 +104,7 @@ Kind = Literal["winner", "random_search", "control", "baseline"]
 
 
 @dataclass(frozen=True)
-class Tested:
+class Costed:
     """A tested network by what it costs. value: with its interval, in the unit of the axis."""
 
     name: str
@@ -119,11 +119,11 @@ MARKS = {"winner": (BLUE, "o"), "random_search": (GREEN, "^"), "control": (ORANG
 _HEIGHT = 300.0
 
 
-def tested(name: str, rows: Sequence[Tested], axis: str, unit: str, quantity: str, higher: bool) -> str:
+def results_by_cost(name: str, rows: Sequence[Costed], axis: str, unit: str, quantity: str, higher: bool) -> str:
     """Dots with intervals and names; the line joins those that no other one beats in both. A logarithmic axis where
     costs span a factor of thirty."""
     order = sorted(rows, key=lambda row: (row.cost, -row.value if higher else row.value))
-    best: list[Tested] = []
+    best: list[Costed] = []
     for row in order:
         if not best or (row.value > best[-1].value if higher else row.value < best[-1].value):
             best.append(row)
@@ -158,7 +158,7 @@ def _short(value: float) -> str:
     return f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
 
 
-def _names(figure: Figure, axes: Axes, rows: Sequence[Tested]) -> None:
+def _names(figure: Figure, axes: Axes, rows: Sequence[Costed]) -> None:
     """Names beside the dots, on the side with more room, moved up or down until none lies on another."""
     figure.draw_without_rendering()
     frame = axes.get_window_extent()

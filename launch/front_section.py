@@ -7,7 +7,7 @@ from typing import Any
 
 from subshot.launch import findings, page
 from subshot.launch.charts import MOST_POINTS, count_text, thinned
-from subshot.launch.front_chart import Tested, curve_of, fronts, tested
+from subshot.launch.front_chart import Costed, curve_of, fronts, results_by_cost
 from subshot.launch.fronts import COST_AXES, CostAxis, Point, axes_of, front, points_of
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import Record
@@ -96,12 +96,14 @@ def _table(rows: Sequence[dict[str, Any]], axes: Sequence[CostAxis], choices: Se
     return page.table(heads, cells, wraps_last=True)
 
 
-def tested_front(rows: Sequence[tuple[dict[str, Any], Tested]], quantity: str, higher: bool, sample: str) -> list[Html]:
+def results_against_cost(
+    rows: Sequence[tuple[dict[str, Any], Costed]], quantity: str, higher: bool, sample: str
+) -> list[Html]:
     """A picture for each cost that two tested networks have. rows: (costs, the network, whose cost is not yet set)."""
     figures = []
     for axis in COST_AXES:
         known = [(costs, row) for costs, row in rows if costs.get(axis.key) is not None]
-        placed = [Tested(row.name, row.kind, axis.value(c), row.value, row.low, row.high) for c, row in known]
+        placed = [Costed(row.name, row.kind, axis.value(c), row.value, row.low, row.high) for c, row in known]
         if len({row.cost for row in placed}) < 2:
             continue
         missing = [row.name for costs, row in rows if costs.get(axis.key) is None]
@@ -109,7 +111,7 @@ def tested_front(rows: Sequence[tuple[dict[str, Any], Tested]], quantity: str, h
         if missing:
             caption += f" Not counted, so not here: {', '.join(missing)}."
         named = axis.name.format(sample=sample)
-        picture = tested(f"tested {axis.key} {quantity}", placed, named, axis.unit, quantity, higher)
+        picture = results_by_cost(f"tested {axis.key} {quantity}", placed, named, axis.unit, quantity, higher)
         short = axis.name.split(" of ")[0]
         title = f"{quantity[0].upper()}{quantity[1:].split(',')[0]} against {short}"
         figures.append(page.figure(picture, title, caption))

@@ -14,10 +14,10 @@ Html = NewType("Html", str)
 STYLE = """
 :root { color-scheme: light dark;
   --page: #f4f5f7; --card: #ffffff; --ink: #1c2330; --muted: #5b6472; --grid: #dfe3e8;
-  --blue: #0067a5; --orange: #c85200; --green: #007a59; }
+  --blue: #0067a5; --orange: #c85200; --green: #007a59; --purple: #7a3e9d; --red: #b3003c; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #12161c; --card: #1b2129; --ink: #e8ebef; --muted: #a3adba; --grid: #343d49;
-  --blue: #6cb6f2; --orange: #f59a55; --green: #4fc79f; } }
+  --blue: #6cb6f2; --orange: #f59a55; --green: #4fc79f; --purple: #c79be8; --red: #ff8aa5; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
@@ -63,7 +63,7 @@ details { margin: .6rem 0; }
 @media (max-width: 30rem) { main { padding: 1rem .75rem 3rem; } figure { padding: .8rem .65rem; } }
 @media print { :root { font-size: 12.5px;
     --page: #fff; --card: #fff; --ink: #1c2330; --muted: #4d5563; --grid: #d5dae0;
-    --blue: #0067a5; --orange: #c85200; --green: #007a59; }
+    --blue: #0067a5; --orange: #c85200; --green: #007a59; --purple: #7a3e9d; --red: #b3003c; }
   body { font-size: 1rem; line-height: 1.4; } h2 { margin-top: 1.4rem; }
   .tiles { grid-template-columns: repeat(5, 1fr); }
   main { max-width: none; padding: 0; } nav { display: none; }

@@ -14,8 +14,9 @@ from subshot.launch.effects_section import effects_section
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import ENDINGS, Endings, Record
 from subshot.launch.report_sections import DomainReport, Sections, run_section, search_section, training_section
+from subshot.launch.time_section import time_section
 from subshot.launch.training_free_space import make_benchmark_space, published_form
-from subshot.launch.vision_report import cost_section, tested, winner_facts
+from subshot.launch.vision_report import cost_section, results, tested, winner_facts
 from subshot.proxies import PROXIES
 from subshot.search.ranking import kendall
 from subshot.supernet.network_space import NetworkSpace
@@ -137,6 +138,25 @@ SECTIONS: Sections = (
     ("effects", "What each choice does", lambda record: effects_section(record, space_of(record))),
     ("score", "The score", score_section),
     ("training", "Training", training_section),
-    ("run", "The run", partial(run_section, endings=TRAINING_FREE_ENDINGS)),
+    ("time", "Time and money", partial(time_section, endings=TRAINING_FREE_ENDINGS)),
+    ("run", "The run", run_section),
 )
-REPORT = DomainReport(SECTIONS, trained=lambda record: len(record.winners), caution=lambda record: "")
+
+
+def winner_picture(record: Record, name: str) -> Html:
+    """In words: these spaces have no picture."""
+    winner, space = record.winner, space_of(record)
+    if winner is None or space is None:
+        return paragraph("There is no winner yet.")
+    return page.code(published_form(space, tuple(winner["genotype"])))
+
+
+REPORT = DomainReport(
+    SECTIONS,
+    trained=lambda record: len(record.winners),
+    caution=lambda record: "",
+    data="images",
+    picture=winner_picture,
+    results=results,
+    endings=TRAINING_FREE_ENDINGS,
+)

@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 
 from subshot.launch import charts, findings, page
+from subshot.launch.click_charts import Dot
 from subshot.launch.effects_section import effects_section
-from subshot.launch.front_chart import Kind, Tested
-from subshot.launch.front_section import front_section, tested_front
+from subshot.launch.front_chart import Costed, Kind
+from subshot.launch.front_section import front_section, results_against_cost
 from subshot.launch.page import Html, join, paragraph
-from subshot.launch.record import Record
-from subshot.launch.report_sections import DomainReport, Sections, run_section, search_section, training_section
+from subshot.launch.record import ENDINGS, Record
+from subshot.launch.report_sections import (
+    DomainReport,
+    Results,
+    Sections,
+    run_section,
+    search_section,
+    training_section,
+)
+from subshot.launch.time_section import time_section
 from subshot.supernet.chain import IDENTITY, Layer
 from subshot.supernet.cost import activation_mib, strided
 
@@ -22,18 +31,30 @@ TIMES = {"initial": "at initialisation", "trained": "after training (BatchNorm a
 
 
 def winner_section(record: Record) -> Html:
-    winner, space = record.winner, record.space
-    if winner is None or space is None:
+    winner, boxes = record.winner, _boxes(record)
+    if winner is None or not boxes:
         return paragraph("There is no winner yet: no candidate of evolution has been scored.")
-    costs = winner["costs"]
-    facts = winner_facts(record, winner)
-    boxes = [_box(layer, choice, costs["macs"]) for layer, choice in zip(space.layers, winner["genotype"], strict=True)]
+    beside = Html(f"<div>{_in_words(boxes)}{tested(record)}</div>")
+    return join([page.tiles(winner_facts(record, winner)), page.grid([winner_picture(record, "chain"), beside])])
+
+
+def winner_picture(record: Record, name: str) -> Html:
+    """The winner's chain of layers, or a sentence. name: of the picture, of which a page has one."""
+    boxes = _boxes(record)
+    if not boxes:
+        return paragraph("There is no winner yet.")
     working = sum(box.op != IDENTITY for box in boxes)
     depth = f"{len(boxes)} layers" if working == len(boxes) else f"{working} of {len(boxes)} layers kept"
     title = f"{'The winner' if record.summary else 'The best so far'}: {depth}"
-    caption = _how_to_read(boxes)
-    beside = Html(f"<div>{_in_words(boxes)}{tested(record)}</div>")
-    return join([page.tiles(facts), page.grid([page.figure(charts.chain(boxes), title, caption), beside])])
+    return page.figure(charts.chain(boxes, name), title, _how_to_read(boxes))
+
+
+def _boxes(record: Record) -> list[charts.Box]:
+    winner, space = record.winner, record.space
+    if winner is None or space is None:
+        return []
+    macs = winner["costs"]["macs"]
+    return [_box(layer, choice, macs) for layer, choice in zip(space.layers, winner["genotype"], strict=True)]
 
 
 def winner_facts(record: Record, winner: dict[str, Any]) -> list[tuple[str, str]]:
@@ -109,8 +130,8 @@ def tested_fronts(record: Record) -> list[Html]:
         genotype = tuple(metrics.get("settings", {}).get("genotype", ()))
         kind: Kind = "winner" if measured.is_winner else "control"
         shares = (100 * measured.value, 100 * measured.low, 100 * measured.high)
-        rows.append((costs.get(genotype, {}), Tested(measured.name, kind, 0.0, *shares)))
-    return tested_front(rows, "accuracy on the test images, %", True, "image")
+        rows.append((costs.get(genotype, {}), Costed(measured.name, kind, 0.0, *shares)))
+    return results_against_cost(rows, "accuracy on the test images, %", True, "image")
 
 
 def cost_section(record: Record) -> Html:
@@ -218,6 +239,26 @@ SECTIONS: Sections = (
     ("indicators", "Indicators", indicators_section),
     ("isometry", "Dynamical isometry", isometry_section),
     ("training", "Training", training_section),
+    ("time", "Time and money", time_section),
     ("run", "The run", run_section),
 )
-REPORT = DomainReport(SECTIONS, trained=lambda record: len(record.winners), caution=lambda record: "")
+
+
+def results(record: Record) -> list[Results]:
+    """Accuracy of every retrained network, with intervals over the choice of test images."""
+    rows = []
+    for measured in findings.tested_networks(record):
+        shares = (100 * measured.value, 100 * measured.low, 100 * measured.high)
+        rows.append(Dot(measured.name, *shares, kind="winner" if measured.is_winner else "control"))
+    return [Results("accuracy on the test images, %", 1, rows)] if rows else []
+
+
+REPORT = DomainReport(
+    SECTIONS,
+    trained=lambda record: len(record.winners),
+    caution=lambda record: "",
+    data="images",
+    picture=winner_picture,
+    results=results,
+    endings=ENDINGS,
+)

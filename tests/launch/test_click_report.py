@@ -169,6 +169,7 @@ def test_every_section_is_there_with_its_pictures(page: str) -> None:
         "terms": 4,
         "ranking": 0,
         "training": 3,
+        "time": 1,
         "run": 0,
     }
     ids = re.findall(r'\bid="([^"]+)"', page)

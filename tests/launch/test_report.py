@@ -146,6 +146,7 @@ def test_every_section_is_there_with_its_pictures(page: str) -> None:
         "indicators": 1,
         "isometry": 4,
         "training": 3,
+        "time": 1,
         "run": 0,
     }
     ids = [value for name, value in parsed.attributes if name == "id"]
