@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from subshot.launch.charts import BLUE, INK, render
+from subshot.launch.charts import BLUE, INK, render, shortened
 
 ROW = 20.0
 LONG = 20
@@ -15,7 +15,7 @@ LONG = 20
 
 def bar_chart(name: str, labels: Sequence[str], seconds: Sequence[float]) -> str:
     """Device time, in the unit that the longest asks for."""
-    words = [folded(label) for label in labels]
+    words = [folded(label) if " " in label else shortened(label) for label in labels]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()

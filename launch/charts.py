@@ -118,6 +118,21 @@ def signed_count(value: float) -> str:
     return f"{'−' if value < 0 else '+'}{count_text(size)}"
 
 
+def shortened(name: str, most: int = 28) -> str:
+    """A name that fits into a picture: of one with more letters its beginning and its end."""
+    half = most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def legend_above(figure: Figure, axes: Axes, most: int = 3) -> None:
+    """As many names side by side as the picture is wide, at most `most`."""
+    handles, names = axes.get_legend_handles_labels()
+    names = [shortened(name, 44) for name in names]
+    longest = max(map(len, names), default=1)
+    columns = max(1, min(most, len(names), int(WIDTH // (34 + 5.3 * longest))))
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, columnspacing=1.2)
+
+
 @dataclass(frozen=True)
 class Box:
     """One layer of a chain as it is drawn. macs_share: of the whole network's MACs."""
@@ -192,50 +207,6 @@ def number_after(letter: str, op: str) -> int:
     """5 after k in k5e6 and shuffle-k5; 0 where there is none."""
     found = re.search(rf"(?:^|[-\d]){letter}(\d+)", op)
     return int(found.group(1)) if found else 0
-
-
-@dataclass(frozen=True)
-class Line:
-    """How a search got on: its run and method, and the best score after each candidate, None before the first."""
-
-    run: str
-    method: str
-    colour: str
-    best: Sequence[float | None]
-
-
-def progress(best: Mapping[str, Sequence[float | None]], optimum: float | None) -> str:
-    """Best score so far against evaluations, a step line a method; the exact optimum as a level."""
-    return progress_of(
-        "progress", [Line("", method, colour_of(method), curve) for method, curve in best.items()], optimum
-    )
-
-
-def progress_of(name: str, lines: Sequence[Line], optimum: float | None = None) -> str:
-    """The same of several runs: a colour a run, a style a method."""
-    many = any(line.run for line in lines)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        named: set[str] = set()
-        for line in lines:
-            known = [(number, score) for number, score in enumerate(line.best, start=1) if score is not None]
-            turns = [p for i, p in enumerate(known) if i in (0, len(known) - 1) or known[i - 1][1] != p[1]]
-            label = line.run if many else name_of(line.method)
-            style = METHOD_LINES.get(line.method, ":")
-            shown = None if label in named else label
-            axes.step(*zip(*turns, strict=True), style, where="post", color=line.colour, label=shown)
-            named.add(label)
-        if optimum is not None:
-            axes.axhline(optimum, color=GREEN, linewidth=1.2, linestyle=":", label=METHOD_NAMES["optimum"])
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set(xlabel="candidates scored", ylabel="best score so far")
-        if many:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
-        else:
-            axes.legend(loc="lower right")
-
-    return render(name, 260 if many else 240, draw)
 
 
 Points = tuple[Sequence[float], Sequence[float]]
@@ -361,7 +332,7 @@ def by_layer(
         _layer_ticks(axes, [layer.split(".")[0] for layer in layers])
         axes.set_ylabel(quantity)
         if len(series) > 1 or band is not None:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+            legend_above(figure, axes)
 
     return render(name, 230, draw)
 
@@ -390,9 +361,7 @@ def curves(name: str, lines: Mapping[str, Points], quantity: str, x_name: str, w
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set(xlabel=x_name, ylabel=quantity)
         if not plain:
-            figure.legend(
-                *axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(4, len(lines)), columnspacing=1.0
-            )
+            legend_above(figure, axes, 4)
 
     return render(name, 190 if len(lines) == 1 else 215, draw)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from subshot.launch.charts import BLUE, CARD, GREEN, GRID, INK, MUTED, ORANGE, WIDTH, render
+from subshot.launch.charts import BLUE, CARD, GREEN, GRID, INK, MUTED, ORANGE, WIDTH, legend_above, render, shortened
 from subshot.supernet.nasrec_spec import BINARY_OPS, MERGER_TOKENS, BlockSpec, NasrecSpec
 
 OP_NAMES = {"fc": "FC", "dot_product": "dot product", "gating": "gating", "sum": "sum", "efc": "EFC"}
@@ -225,9 +225,9 @@ def dots(name: str, rows: Sequence[Dot], quantity: str, digits: int, level: tupl
             )
         if level is not None:
             axes.axvline(level[0], color=GREEN, linewidth=1.2, linestyle=":", label=level[1])
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left")
+            legend_above(figure, axes)
         axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel=quantity)
-        axes.set_yticks(range(len(rows)), [row.name for row in rows], color=INK, size=9)
+        axes.set_yticks(range(len(rows)), [shortened(row.name) for row in rows], color=INK, size=9)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.margins(x=0.1)
         axes.grid(axis="y", visible=False)

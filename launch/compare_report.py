@@ -14,13 +14,14 @@ from typing import Any
 
 from subshot.launch import click_charts, findings, page
 from subshot.launch.bar_chart import bar_chart
-from subshot.launch.charts import RUN_COLOURS, Line, count_text, progress_of, thinned
+from subshot.launch.charts import RUN_COLOURS, count_text, thinned
 from subshot.launch.front_chart import Curve, fronts
-from subshot.launch.fronts import COST_AXES, axes_of, front, points_of
+from subshot.launch.fronts import COST_AXES, axes_of, floor_of, front, points_of
 from subshot.launch.page import Html, join, paragraph
+from subshot.launch.progress_chart import Line, progress_of
 from subshot.launch.record import Record
 from subshot.launch.report_sections import DomainReport, data_line, flat
-from subshot.launch.time_section import duration, rate_text, rates, stretches
+from subshot.launch.time_section import duration, rate_text, rates, small_text, stretches
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,11 @@ def fronts_section(runs: Sequence[Run]) -> Html:
                     label = "winners" if not stars else f"_{run.name}"
                     stars[label] = (axis.value(winner["costs"]), float(winner["score"]))
             named = axis.name.format(sample="image" if mine[0].report.data == "images" else "row")
-            picture = fronts(f"front {number} {axis.key}", curves, named, axis.unit, stars=stars)
+            floor = floor_of([point for rows in rows_of.values() for point in points_of(rows, axis)])
+            picture = fronts(f"front {number} {axis.key}", curves, named, axis.unit, stars=stars, floor=floor)
             short = axis.name.split(" of ")[0]
             caption = f"{_names(mine)}: the front of all candidates of a run, evolution's and random search's together."
+            caption += "" if floor is None else f" Scores below {floor:.3g} are not shown."
             figures.append(page.figure(picture, f"Score against {short}", caption))
     return page.grid(figures) if figures else paragraph("No run has scored a candidate yet.")
 
@@ -237,7 +240,7 @@ def hours_section(runs: Sequence[Run]) -> Html:
         rows.append(("all, on the clock", *(duration(sum(s.seconds for s in found[run.name])) for run in mine)))
         priced = [run.record.price_per_hour for run in mine]
         if priced[0] is not None:
-            money = [f"{priced[0] * total / 3600:.3g}" for total in totals]
+            money = [small_text(priced[0] * total / 3600) for total in totals]
             rows.append((f"money, at {priced[0]:g} for a device hour", *money))
         table = page.table(("stage", *(run.name for run in mine)), rows)
         if len(mine) > 1:

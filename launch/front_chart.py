@@ -12,7 +12,19 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from subshot.launch.charts import BLUE, GREEN, INK, LABEL, METHOD_LINES, MUTED, ORANGE, colour_of, name_of, render
+from subshot.launch.charts import (
+    BLUE,
+    GREEN,
+    INK,
+    LABEL,
+    METHOD_LINES,
+    MUTED,
+    ORANGE,
+    colour_of,
+    legend_above,
+    name_of,
+    render,
+)
 
 XY = tuple[float, float]
 
@@ -41,9 +53,10 @@ def fronts(
     stars: Mapping[str, XY] | None = None,
     controls: Sequence[float] = (),
     limits: Sequence[float] = (),
+    floor: float | None = None,
 ) -> str:
     """Fronts as steps, candidates as faint dots. stars: winners by name; controls: costs alone, ticks on the axis;
-    limits: lines."""
+    limits: lines; floor: what is worth less is not shown."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -66,7 +79,9 @@ def fronts(
             axes.plot(*star, "*", color=colour, markeredgecolor=INK, markersize=12, mew=0.8, label=label)
         cost_axis(axes, axis, unit)
         axes.set(ylabel=worth)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, columnspacing=1.2)
+        if floor is not None:
+            axes.set_ylim(bottom=floor)
+        legend_above(figure, axes)
 
     return render(name, 270, draw)
 

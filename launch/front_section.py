@@ -8,7 +8,7 @@ from typing import Any
 from subshot.launch import findings, page
 from subshot.launch.charts import MOST_POINTS, count_text, thinned
 from subshot.launch.front_chart import Costed, curve_of, fronts, results_by_cost
-from subshot.launch.fronts import COST_AXES, CostAxis, Point, axes_of, front, points_of
+from subshot.launch.fronts import COST_AXES, CostAxis, Point, axes_of, floor_of, front, points_of
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import Record
 
@@ -33,7 +33,8 @@ def front_section(record: Record, sample: str = "image") -> Html:
 
 
 def _figure(record: Record, axis: CostAxis, sample: str) -> Html:
-    curves = []
+    curves, every = [], [point for rows in record.scored.values() for point in points_of(rows, axis)]
+    floor = floor_of(every)
     for method, rows in record.scored.items():
         points = points_of(rows, axis)
         if points:
@@ -50,8 +51,12 @@ def _figure(record: Record, axis: CostAxis, sample: str) -> Html:
     caption = _widest(record, axis)
     if controls:
         caption += " Triangles: MACs of the random networks for retraining beside the winner; they have no score."
+    if floor is not None:
+        beneath = sum(point.worth < floor for point in every)
+        caption += f" {findings.counted(beneath, 'candidate')} with a score below {floor:.3g} not shown."
     named = axis.name.format(sample=sample)
-    picture = fronts(f"front {axis.key}", curves, named, axis.unit, stars=stars, controls=controls, limits=lines)
+    name = f"front {axis.key}"
+    picture = fronts(name, curves, named, axis.unit, stars=stars, controls=controls, limits=lines, floor=floor)
     return page.figure(picture, findings.counts_cost(record, axis), caption.strip())
 
 

@@ -58,3 +58,12 @@ def front(points: Sequence[Point]) -> list[Point]:
         if not found or point.worth > found[-1].worth:
             found.append(point)
     return found
+
+
+def floor_of(points: Sequence[Point]) -> float | None:
+    """Below what a picture need not reach, because a few candidates are far beneath all others; None where none is."""
+    worths = sorted(point.worth for point in points)
+    if not worths:
+        return None
+    usual, best = worths[len(worths) // 20], worths[-1]
+    return usual - 0.3 * (best - usual) if worths[0] < usual - 1.5 * (best - usual) else None

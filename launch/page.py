@@ -57,6 +57,8 @@ thead tr > * { border-bottom: 1px solid var(--grid); }
 thead th { color: var(--muted); font-weight: 500; }
 .number { text-align: right; }
 td.number, td:first-child { white-space: nowrap; }
+.grid td:first-child { white-space: normal; min-width: 5.5rem; }
+.grid > figure:only-child { max-width: 34rem; }
 .first td { font-weight: 600; }
 summary { cursor: pointer; }
 details { margin: .6rem 0; }
@@ -68,7 +70,8 @@ details { margin: .6rem 0; }
   .tiles { grid-template-columns: repeat(5, 1fr); }
   main { max-width: none; padding: 0; } nav { display: none; }
   h2 { break-after: avoid; } figure, .tile, tr { break-inside: avoid; }
-  th, td { padding-right: .5rem; } .card { padding: .4rem .6rem; }
+  th, td { padding-right: .5rem; } td.number, td:first-child { white-space: normal; } table { font-size: .85rem; }
+  .card { padding: .4rem .6rem; }
   .grid { grid-template-columns: 1fr 1fr; } .wide svg { min-width: 0; } .scroll { overflow: visible; } }
 """
 

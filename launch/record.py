@@ -23,7 +23,7 @@ ENDINGS: Endings = (
     (r"images: ", "opening the images"),
     (r"warm-up: |warm-up continues|the supernet is warm", "building and measuring the supernet"),
     (r"epoch \d+: |every candidate was trained", "warm-up"),
-    (r"score: ", "indicators, spectra, preparing the score"),
+    (r"score: |caution: ", "indicators, spectra, preparing the score"),
     (r"evolution: best", "evolution"),
     (r"random: best", "random search"),
     (r"\w+: [\d.e+-]+ % below|winner[:,] ", "exact optimum and controls"),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from subshot.launch import charts, findings, page
 from subshot.launch.click_charts import Dot
 from subshot.launch.page import Html, join, paragraph
+from subshot.launch.progress_chart import progress
 from subshot.launch.record import Endings, Record
 
 Sections = tuple[tuple[str, str, Callable[[Record], Html]], ...]
@@ -59,8 +60,8 @@ def search_section(record: Record) -> Html:
     optimum = record.summary.get("optimum", {}).get("score")
     title = findings.beside_random(record) or "Best score against the number of candidates"
     caption = "Random search scores as many candidates, under the same limits. One seed each."
-    progress = page.figure(charts.progress(best, optimum), title, caption)
-    return page.grid([progress, page.bullets(findings.methods(record))])
+    picture = page.figure(progress(best, optimum), title, caption)
+    return page.grid([picture, page.bullets(findings.methods(record))])
 
 
 SHOWN = (

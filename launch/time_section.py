@@ -71,10 +71,13 @@ def time_section(record: Record, endings: Endings = ENDINGS) -> Html:
         return join([paragraph("The log does not tell yet where time went."), *_at_work(record)])
     devices = sum(stretch.device_seconds for stretch in found)
     price = record.price_per_hour
-    facts = [(duration(total), "by the logs, all commands together"), (f"{devices / 3600:.3g} h", "device hours")]
+    facts = [
+        (duration(total), "by the logs, all commands together"),
+        (f"{small_text(devices / 3600)} h", "device hours"),
+    ]
     facts += [(rate_text(rate), f"candidates a second, {name}") for name, rate in spoken_rates(record)]
     if price is not None:
-        facts.append((f"{price * devices / 3600:.4g}", f"money, at {price:g} for an hour of a device"))
+        facts.append((small_text(price * devices / 3600), f"money, at {price:g} for an hour of a device"))
     longest = max(found, key=lambda stretch: stretch.device_seconds)
     picture = bar_chart("time", [stretch.stage for stretch in found], [stretch.device_seconds for stretch in found])
     title = f"{100 * longest.device_seconds / devices:.0f} % of the device hours went into: {longest.stage}"
@@ -85,6 +88,11 @@ def time_section(record: Record, endings: Endings = ENDINGS) -> Html:
     if price is None:
         parts.append(paragraph("No price was given, so no money is stated; --price-per-hour X does that.", "muted"))
     return join([*parts, *_at_work(record)])
+
+
+def small_text(value: float) -> str:
+    """Hours or money, of which a thousandth is nothing."""
+    return f"{value:.3g}" if value >= 0.001 else "< 0.001"
 
 
 def spoken_rates(record: Record) -> list[tuple[str, float]]:
@@ -109,8 +117,8 @@ def _table(found: Sequence[Stretch], price: float | None) -> Html:
     rows = []
     for stretch in found:
         hours = stretch.device_seconds / 3600
-        cells = [stretch.stage, duration(stretch.seconds), f"{hours:.3g}", f"{100 * hours * 3600 / devices:.0f} %"]
-        rows.append([*cells, *([f"{price * hours:.3g}"] if price is not None else [])])
+        cells = [stretch.stage, duration(stretch.seconds), small_text(hours), f"{100 * hours * 3600 / devices:.0f} %"]
+        rows.append([*cells, *([small_text(price * hours)] if price is not None else [])])
     return page.table(heads, rows)
 
 

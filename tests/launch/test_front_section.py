@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from subshot.launch.front_chart import Costed
 from subshot.launch.front_section import front_section, results_against_cost
-from subshot.launch.fronts import COST_AXES, Point, axes_of, front, points_of
+from subshot.launch.fronts import COST_AXES, Point, axes_of, floor_of, front, points_of
 from subshot.launch.record import read_record
 from subshot.train.run_dir import RunDir
 
@@ -104,3 +105,14 @@ def test_tested_networks_stand_by_what_they_cost() -> None:
     assert len(re.findall("<svg ", by_macs)) == 1
     assert results_against_cost([], "accuracy, %", True, "image") == []
     assert results_against_cost(rows[:1], "accuracy, %", True, "image") == []
+
+
+def test_a_few_far_beneath_all_others_do_not_flatten_the_picture(noisy_run: RunDir) -> None:
+    points = [Point(1.0, float(worth), {}) for worth in range(100)]
+    assert floor_of(points) is None and floor_of([]) is None
+    assert floor_of([*points, Point(1.0, -1000.0, {})]) == pytest.approx(4 - 0.3 * (99 - 4))
+    record = read_record(noisy_run)
+    rows = [*record.history["random"], record.history["random"][0] | {"score": -500.0}]
+    html = front_section(replace(record, history=record.history | {"random": rows}))
+    assert "1 candidate with a score below" in html and "not shown" in html
+    assert "not shown" not in front_section(record)

@@ -75,7 +75,7 @@ def test_money_is_stated_at_a_price_and_never_without(run: RunDir) -> None:
     assert "no money is stated" in html and "money, at" not in html
     hours = device_hours(read_record(run))
     priced = time_section(read_record(run, 36.0))
-    assert f"<b>{36.0 * hours:.4g}</b><span>money, at 36 for an hour of a device</span>" in priced
+    assert f"<b>{36.0 * hours:.3g}</b><span>money, at 36 for an hour of a device</span>" in priced
     assert "no money is stated" not in priced
     assert "money, at 36" in write_report(run, 36.0).read_text()
 
