@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -40,6 +41,8 @@ METHOD_NAMES = {"evolution": "evolution", "random": "random search", "nsga2": "N
 METHOD_LINES = {"evolution": "-", "random": "--", "nsga2": "-."}
 
 WIDTH = 330.0
+PAD = 7.0
+"""Points left free at the sides: a reader's letters may be wider than those that the layout was made with."""
 MOST_POINTS = 1000
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -73,7 +76,7 @@ _RC: dict[Any, Any] = {
 def render(name: str, height: float, draw: Callable[[Figure], None], width: float = WIDTH) -> str:
     """What `draw` puts on a figure, as an <svg> element. `name` keeps the ids of pictures on one page apart."""
     with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=PAD / 72, h_pad=4 / 72))
         draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

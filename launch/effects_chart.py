@@ -55,7 +55,8 @@ def panels(told: Sequence[Told]) -> str:
         for first in range(0, len(mine), MOST_ROWS):
             groups.append((group if not first else f"{group}, on", mine[first : first + MOST_ROWS]))
     names = LETTER * max(len(t.row) for t in told) + 8
-    columns = max(1, min(len(groups), int(WIDTH // (names + PLOT))))
+    most = max(1, min(len(groups), int(WIDTH // (names + PLOT))))
+    columns = -(-len(groups) // -(-len(groups) // most))  # as many rows of panels as that needs, equally long
     lines = [groups[first : first + columns] for first in range(0, len(groups), columns)]
     heights = [TOP + ROW * max(len(mine) for _, mine in line) + BOTTOM for line in lines]
     reach = _reach(told)

@@ -46,7 +46,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin:
 figure { margin: 1rem 0; padding: .9rem 1rem; }
 figure h3 { font-size: 1rem; line-height: 1.35; margin: 0 0 .5rem; }
 figcaption { color: var(--muted); font-size: .875rem; line-height: 1.4; margin-top: .4rem; }
-svg { display: block; width: 100%; height: auto; max-width: 30rem; margin: 0 auto; }
+svg { display: block; width: 100%; height: auto; max-width: 30rem; margin: 0 auto; overflow: visible; }
 .wide svg { min-width: 44rem; max-width: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
