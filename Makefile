@@ -15,17 +15,23 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 # Written last, so that an interrupted set-up starts again; line 1: the folder it was made in, line 2: its DEVICE.
 READY := $(VENV)/ready
 
-.PHONY: setup test test-slurm demo demo-ctr lint types format clean distclean
+.PHONY: setup test test-slurm test-browser demo demo-ctr lint types format clean distclean
 .NOTPARALLEL:
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu and not slurm and not browser"
 
 # Starts a SLURM of its own; skipped, with the reason, where one is not installed or without root.
 test-slurm: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slurm -rs tests/slurm
 
-# Two processes, one thread each, and at the end the check of what is handed over; --resume makes a second demo show the first one's result in seconds.
+# Reports of small runs in a real browser; skipped, with the reason, where chromium or its driver is missing. PICTURES=FOLDER
+# keeps what was seen.
+test-browser: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser -rs tests/browser $(if $(PICTURES),--pictures '$(PICTURES)')
+
+# Two processes, one thread each, and at the end the check of what is handed over; --resume makes a second demo show the
+# first one's result in seconds.
 demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/search.py digits --run-dir runs/digits --resume
 	OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 launch/retrain.py runs/digits

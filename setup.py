@@ -44,6 +44,15 @@ setup(
     ],
     extras_require={
         "cuda": ["fbgemm-gpu==1.8.*", "torchrec==1.8.*"],
-        "dev": ["hypothesis", "mypy", "pandas>=3", "pytest>=9", "pytest-xdist", "ruff", "setuptools>=77"],
+        "dev": [
+            "hypothesis",
+            "mypy",
+            "pandas>=3",
+            "pytest>=9",
+            "pytest-xdist",
+            "ruff",
+            "selenium>=4.35",
+            "setuptools>=77",
+        ],
     },
 )

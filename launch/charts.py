@@ -16,16 +16,34 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-INK, MUTED, GRID, CARD, BLUE, ORANGE, GREEN = (f"#0000{number:02x}" for number in range(1, 8))
-_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", CARD: "card", BLUE: "blue", ORANGE: "orange", GREEN: "green"}
-METHOD_COLOURS = {"evolution": BLUE, "random": ORANGE, "optimum": GREEN}
-METHOD_NAMES = {"evolution": "evolution", "random": "random search", "optimum": "exact optimum"}
+INK, MUTED, GRID, CARD, BLUE, ORANGE, GREEN, PURPLE, RED, LABEL = (f"#0000{number:02x}" for number in range(1, 11))
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    CARD: "card",
+    BLUE: "blue",
+    ORANGE: "orange",
+    GREEN: "green",
+    PURPLE: "purple",
+    RED: "red",
+}
+RUN_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
+"""Of runs in one picture."""
+_HALO = "var(--ink); paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round"
+"""LABEL is ink for words that lie on lines: the card shines through around them."""
+METHOD_COLOURS = {"evolution": BLUE, "random": ORANGE, "nsga2": GREEN, "optimum": GREEN}
+METHOD_NAMES = {"evolution": "evolution", "random": "random search", "nsga2": "NSGA-II", "optimum": "exact optimum"}
+METHOD_LINES = {"evolution": "-", "random": "--", "nsga2": "-."}
 
 WIDTH = 330.0
-MOST_POINTS = 2000
+PAD = 7.0
+"""Points left free at the sides: a reader's letters may be wider than those that the layout was made with."""
+MOST_POINTS = 1000
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -58,7 +76,7 @@ _RC: dict[Any, Any] = {
 def render(name: str, height: float, draw: Callable[[Figure], None], width: float = WIDTH) -> str:
     """What `draw` puts on a figure, as an <svg> element. `name` keeps the ids of pictures on one page apart."""
     with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=PAD / 72, h_pad=4 / 72))
         draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -70,9 +88,16 @@ def render(name: str, height: float, draw: Callable[[Figure], None], width: floa
     svg = f"<svg {view.group()}>" + svg[svg.index(">") + 1 :]
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg).replace("xlink:href=", "href=")
     svg = re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", svg)
+    svg = svg.replace(LABEL, _HALO)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
+    svg = re.sub(r"<[^>]+>", _hundredths, svg)
     return re.sub(r"\n\s*", "\n", svg).strip()
+
+
+def _hundredths(tag: re.Match[str]) -> str:
+    """An SVG tag with its lengths in hundredths of a point: to the eye the same, and half as long."""
+    return re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found.group()):.2f}", tag.group())
 
 
 def millions(value: float) -> str:
@@ -80,10 +105,35 @@ def millions(value: float) -> str:
     return f"{value / 1e6:.3g} M" if value < 1e9 else f"{value / 1e9:.3g} G"
 
 
-def _macs_axis(axes: Axes, sample: str) -> None:
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel(f"MACs of one {sample}, millions")
+def count_text(count: float) -> str:
+    """MACs or parameters: of small networks every digit."""
+    return f"{count:,.0f}" if count < 1e6 else millions(count)
+
+
+def signed(value: float) -> str:
+    """Three digits, with its sign."""
+    return f"{value:+.3g}".replace("-", "−")
+
+
+def signed_count(value: float) -> str:
+    """MACs or parameters more or less, three digits: `+1.2 M`, `−12,300`."""
+    size = float(f"{abs(value):.3g}")
+    return f"{'−' if value < 0 else '+'}{count_text(size)}"
+
+
+def shortened(name: str, most: int = 28) -> str:
+    """A name that fits into a picture: of one with more letters its beginning and its end."""
+    half = most // 2
+    return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def legend_above(figure: Figure, axes: Axes, most: int = 3) -> None:
+    """As many names side by side as the picture is wide, at most `most`."""
+    handles, names = axes.get_legend_handles_labels()
+    names = [shortened(name, 44) for name in names]
+    longest = max(map(len, names), default=1)
+    columns = max(1, min(most, len(names), int(WIDTH // (34 + 5.3 * longest))))
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, columnspacing=1.2)
 
 
 @dataclass(frozen=True)
@@ -101,7 +151,7 @@ _ROW, _TOP = 18.0, 26.0
 _MIDDLE, _WIDEST = 158.0, 146.0
 
 
-def chain(boxes: Sequence[Box]) -> str:
+def chain(boxes: Sequence[Box], name: str = "chain") -> str:
     """From top to bottom: width is channels, strength of colour the kernel, height the expansion; identity a line."""
     height = _TOP + _ROW * len(boxes) + 6
     widest = max(box.channels for box in boxes)
@@ -139,7 +189,7 @@ def chain(boxes: Sequence[Box]) -> str:
             share = f"{100 * box.macs_share:.1f} %" if box.macs_share else ""
             axes.text(WIDTH - 2, y, share, size=9, color=MUTED, ha="right", va="center")
 
-    return render("chain", height, draw)
+    return render(name, height, draw)
 
 
 def _box(axes: Axes, y: float, box: Box, widest: int, kernels: list[int], expansions: list[int]) -> None:
@@ -162,64 +212,12 @@ def number_after(letter: str, op: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def progress(best: Mapping[str, Sequence[float | None]], optimum: float | None) -> str:
-    """Best score so far against evaluations, a step line a method; the exact optimum as a level."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        for method, curve in best.items():
-            known = [(number, score) for number, score in enumerate(curve, start=1) if score is not None]
-            turns = [p for i, p in enumerate(known) if i in (0, len(known) - 1) or known[i - 1][1] != p[1]]
-            style = "-" if method == "evolution" else "--"
-            axes.step(*zip(*turns, strict=True), style, where="post", color=_colour(method), label=_name(method))
-        if optimum is not None:
-            axes.axhline(optimum, color=GREEN, linewidth=1.2, linestyle=":", label=METHOD_NAMES["optimum"])
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set(xlabel="candidates scored", ylabel="best score so far")
-        axes.legend(loc="lower right")
-
-    return render("progress", 240, draw)
-
-
 Points = tuple[Sequence[float], Sequence[float]]
 
 
-def score_against_macs(
-    points: Mapping[str, Points],
-    winner: tuple[float, float] | None,
-    controls: Sequence[float],
-    limits: Sequence[float],
-    sample: str,
-) -> str:
-    """Every candidate by MACs of one `sample` and score; controls, which have no score, as ticks on the axis; limits
-    as lines."""
-
-    def draw(figure: Figure) -> None:
-        axes = figure.add_subplot()
-        for method, (macs, scores) in reversed(list(points.items())):
-            mark = "o" if method == "evolution" else "x"
-            axes.plot(
-                macs, scores, mark, color=_colour(method), markersize=3.6, alpha=0.55, label=_name(method), mew=0.9
-            )
-        for limit in limits:
-            axes.axvline(limit, color=INK, linewidth=1, linestyle="--", label="limit" if limit == limits[0] else None)
-        if controls:
-            level = axes.get_xaxis_transform()
-            axes.plot(
-                controls, [0.02] * len(controls), "^", color=ORANGE, transform=level, markersize=6, label="controls"
-            )
-        if winner is not None:
-            axes.plot(*winner, "*", color=BLUE, markeredgecolor=INK, markersize=13, mew=0.8, label="winner")
-        _macs_axis(axes, sample)
-        axes.set(ylabel="score")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, columnspacing=1.2)
-
-    return render("score-macs", 270, draw)
-
-
-def thinned(values: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MOST_POINTS of them, evenly spread over the search: enough to see, small enough to mail."""
-    step = -(-len(values) // MOST_POINTS) if values else 1
+def thinned(values: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """At most so many of them, evenly spread over the search: enough to see, small enough to mail."""
+    step = -(-len(values) // most) if values else 1
     return list(values[::step])
 
 
@@ -337,7 +335,7 @@ def by_layer(
         _layer_ticks(axes, [layer.split(".")[0] for layer in layers])
         axes.set_ylabel(quantity)
         if len(series) > 1 or band is not None:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+            legend_above(figure, axes)
 
     return render(name, 230, draw)
 
@@ -366,16 +364,14 @@ def curves(name: str, lines: Mapping[str, Points], quantity: str, x_name: str, w
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set(xlabel=x_name, ylabel=quantity)
         if not plain:
-            figure.legend(
-                *axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(4, len(lines)), columnspacing=1.0
-            )
+            legend_above(figure, axes, 4)
 
     return render(name, 190 if len(lines) == 1 else 215, draw)
 
 
-def _colour(method: str) -> str:
+def colour_of(method: str) -> str:
     return METHOD_COLOURS.get(method, MUTED)
 
 
-def _name(method: str) -> str:
+def name_of(method: str) -> str:
     return METHOD_NAMES.get(method, method)

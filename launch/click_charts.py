@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from subshot.launch.charts import BLUE, CARD, GREEN, GRID, INK, MUTED, ORANGE, WIDTH, render
+from subshot.launch.charts import BLUE, CARD, GREEN, GRID, INK, MUTED, ORANGE, WIDTH, legend_above, render, shortened
 from subshot.supernet.nasrec_spec import BINARY_OPS, MERGER_TOKENS, BlockSpec, NasrecSpec
 
 OP_NAMES = {"fc": "FC", "dot_product": "dot product", "gating": "gating", "sum": "sum", "efc": "EFC"}
@@ -65,7 +65,7 @@ def wires(spec: NasrecSpec, side: Side) -> list[Wire]:
     return found
 
 
-def block_graph(spec: NasrecSpec) -> str:
+def block_graph(spec: NasrecSpec, name: str = "block-graph") -> str:
     """From the raw input at the top to the classifier: dense outputs on the left, sparse ones on the right."""
     rows = rows_of(spec)
     height = _ROW * len(rows) + _BODY + 8
@@ -86,7 +86,7 @@ def block_graph(spec: NasrecSpec) -> str:
             _block(axes, block, spec.blocks[block - 1], tops[block])
         _classifier(axes, spec, tops[rows[-1]])
 
-    return render("block-graph", height, draw)
+    return render(name, height, draw)
 
 
 def _box(axes: Axes, x: float, top: float, colour: str, first: str, second: str, width: float = _WIDE) -> None:
@@ -225,9 +225,9 @@ def dots(name: str, rows: Sequence[Dot], quantity: str, digits: int, level: tupl
             )
         if level is not None:
             axes.axvline(level[0], color=GREEN, linewidth=1.2, linestyle=":", label=level[1])
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left")
+            legend_above(figure, axes)
         axes.set(ylim=(len(rows) - 0.5, -0.7), xlabel=quantity)
-        axes.set_yticks(range(len(rows)), [row.name for row in rows], color=INK, size=9)
+        axes.set_yticks(range(len(rows)), [shortened(row.name) for row in rows], color=INK, size=9)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.margins(x=0.1)
         axes.grid(axis="y", visible=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from subshot.launch import charts, findings
+from subshot.launch import findings
 from subshot.launch.click_charts import Dot
 from subshot.launch.record import Record
 from subshot.launch.report_sections import data_line
@@ -43,11 +43,6 @@ def dots_of(record: Record, metric: Metric) -> list[Dot]:
         name = "winner" if row["role"] == "winner" else network_label(row)
         found.append(Dot(name, estimate["mean"], estimate["low"], estimate["high"], row["role"]))
     return found
-
-
-def count_text(count: float) -> str:
-    """MACs or parameters: of small networks every digit."""
-    return f"{count:,.0f}" if count < 1e6 else charts.millions(count)
 
 
 def means(record: Record, metric: Metric) -> str:

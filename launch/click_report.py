@@ -12,15 +12,20 @@ from subshot.launch.click_charts import OP_NAMES
 from subshot.launch.click_config import ClickSpaceConfig
 from subshot.launch.click_space import make_click_space
 from subshot.launch.config import from_json
+from subshot.launch.effects_section import effects_section
+from subshot.launch.front_chart import Costed
+from subshot.launch.front_section import front_section, results_against_cost
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import ENDINGS, Endings, Record
 from subshot.launch.report_sections import (
     DomainReport,
+    Results,
     Sections,
     run_section,
     search_section,
     training_section,
 )
+from subshot.launch.time_section import time_section
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.nasrec_cost import network_layers
 from subshot.supernet.nasrec_spec import BINARY_OPS, BlockSpec, NasrecSpec
@@ -29,10 +34,10 @@ CLICK_ENDINGS: Endings = (
     (r"clicks: (?!\d+ process)", "opening the clicks"),
     (r"supernet: ", "building the supernet"),
     (r"warm-up: |warm-up continues|the supernet is warm", "building the supernet"),
-    (r"step \d+: |warm: ", "warm-up"),
-    (r"measuring \d+ random|score: ", "preparing the score"),
+    (r"step \d+: |warm: |caution: predicting", "warm-up"),
+    (r"measuring \d+ random|score: |caution: ", "preparing the score"),
     (r"winner[:,] ", "random networks of the winner's cost"),
-    (r"\S+: (val|test) log loss|\S+: diverged", "training from scratch and export"),
+    (r"\S+: (val|test) log loss|\S+: diverged|network  ", "training from scratch and export"),
     *ENDINGS,
 )
 """See `subshot.launch.record.stage_seconds`."""
@@ -54,8 +59,8 @@ def winner_section(record: Record) -> Html:
         return paragraph("There is no winner yet: no candidate of evolution has been scored.")
     costs = winner["costs"]
     facts = [
-        (findings.count_text(costs["macs"]), "MACs of one row"),
-        (findings.count_text(costs["params"]), "parameters, embedding tables not counted"),
+        (charts.count_text(costs["macs"]), "MACs of one row"),
+        (charts.count_text(costs["params"]), "parameters, embedding tables not counted"),
         (f"{winner['score']:.4g}", "score that the search saw"),
     ]
     networks = record.comparison.get("networks", [])
@@ -67,11 +72,19 @@ def winner_section(record: Record) -> Html:
     if space is None:
         return join([*parts, paragraph("Its blocks are not drawn: the folder does not say how many fields there are.")])
     spec = space.decode(tuple(winner["genotype"]))
+    return join([*parts, page.grid([winner_picture(record, "block-graph"), _in_words(spec)])])
+
+
+def winner_picture(record: Record, name: str) -> Html:
+    """The winner's graph of blocks, or a sentence. name: of the picture, of which a page has one."""
+    winner, space = record.winner, space_of(record)
+    if winner is None or space is None:
+        return paragraph("There is no winner yet.")
+    spec = space.decode(tuple(winner["genotype"]))
     kept = sum(bool(block.dense_width or block.tokens) for block in spec.blocks)
     blocks = f"{kept} blocks" if kept == len(spec.blocks) else f"{kept} of {len(spec.blocks)} blocks are in use"
     title = f"{'The winner' if record.comparison else 'The best so far, by score'}: {blocks}"
-    figure = page.figure(click_charts.block_graph(spec), title, _how_to_read(spec, kept))
-    return join([*parts, page.grid([figure, _in_words(spec)])])
+    return page.figure(click_charts.block_graph(spec, name), title, _how_to_read(spec, kept))
 
 
 def _how_to_read(spec: NasrecSpec, kept: int) -> str:
@@ -165,6 +178,17 @@ def tested_section(record: Record) -> Html:
     return join([*parts, _trainings(record)])
 
 
+def cost_section(record: Record) -> Html:
+    """Scores, and test log loss beside the baselines, against each cost."""
+    rows = []
+    for row, dot in zip(record.comparison.get("networks", []), findings.dots_of(record, "log_loss"), strict=True):
+        costs = {"macs": row["macs"], "params": row["params"]}
+        rows.append((costs, Costed(dot.name, dot.kind, 0.0, dot.value, dot.low, dot.high)))
+    found = results_against_cost(rows, "test log loss, nats", False, "row")
+    words = [paragraph("Parameters and MACs: without embedding tables.", "muted")] if found else []
+    return join([front_section(record, "row"), *([page.grid(found)] if found else []), *words])
+
+
 def _table(networks: Sequence[dict[str, Any]]) -> Html:
     heads = ("network", "log loss", "95 % interval", "AUC", "normalised entropy", "ECE", "learning rate", "trainings")
     rows = [
@@ -177,8 +201,8 @@ def _table(networks: Sequence[dict[str, Any]]) -> Html:
             f"{row['test/ece']['mean']:.4f}",
             f"{row['learning_rate']:g}",
             row["trainings"],
-            findings.count_text(row["params"]),
-            findings.count_text(row["macs"]) if row["macs"] is not None else "–",
+            charts.count_text(row["params"]),
+            charts.count_text(row["macs"]) if row["macs"] is not None else "–",
         )
         for row in networks
     ]
@@ -271,10 +295,33 @@ SECTIONS: Sections = (
     ("winner", "The winner", winner_section),
     ("tested", "On the test split", tested_section),
     ("belief", "What to believe", belief_section),
-    ("search", "The search", partial(search_section, sample="row")),
+    ("search", "The search", search_section),
+    ("front", "Score and result against cost", cost_section),
+    ("effects", "What each choice does", lambda record: effects_section(record, space_of(record))),
     ("terms", "The terms of the score", terms_section),
     ("ranking", "Does the score rank?", honesty.section),
     ("training", "Training of the supernet", training_section),
-    ("run", "The run", partial(run_section, endings=CLICK_ENDINGS)),
+    ("time", "Time and money", partial(time_section, endings=CLICK_ENDINGS)),
+    ("run", "The run", run_section),
 )
-REPORT = DomainReport(SECTIONS, findings.trained_networks, caution)
+
+
+def results(record: Record) -> list[Results]:
+    """Test log loss and AUC of all tested networks, with intervals."""
+    if not record.comparison:
+        return []
+    return [
+        Results("test log loss, nats", 4, findings.dots_of(record, "log_loss")),
+        Results("test AUC", 4, findings.dots_of(record, "auc")),
+    ]
+
+
+REPORT = DomainReport(
+    SECTIONS,
+    findings.trained_networks,
+    caution,
+    data="clicks",
+    picture=winner_picture,
+    results=results,
+    endings=CLICK_ENDINGS,
+)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from subshot.launch.charts import METHOD_NAMES, Measured
+from subshot.launch.fronts import CostAxis
 from subshot.launch.record import Record
 from subshot.search.ranking import kendall
 
@@ -27,6 +28,10 @@ def method_name(method: str) -> str:
     return METHOD_NAMES.get(method, method).capitalize()
 
 
+def spoken_method(method: str) -> str:
+    return METHOD_NAMES.get(method, method)
+
+
 def network_name(folder: str) -> str:
     """A folder below winners/ as a legend says it: those of winners begin with their rank."""
     return f"winner {folder}" if folder[:1].isdigit() else folder
@@ -37,16 +42,19 @@ def counted(number: int, noun: str) -> str:
 
 
 def beside_random(record: Record) -> str | None:
-    """Evolution and random search after equally many candidates; None while one of them has no score."""
-    both = [record.history.get(method, []) for method in ("evolution", "random")]
+    """Evolution, or what stands in its place, and random search after equally many candidates; None while one of them
+    has no score."""
+    main = next((method for method in record.history if method != "random"), "evolution")
+    both = [record.history.get(method, []) for method in (main, "random")]
     count = min(map(len, both))
     first, second = (best_so_far(rows[:count])[-1] if count else None for rows in both)
     if first is None or second is None:
         return None
+    after, name = f"After {counted(count, 'candidate')} each, ", spoken_method(main)
     if first == second:
-        return f"After {counted(count, 'candidate')} each, evolution and random search have found the same score"
+        return f"{after}{name} and random search have found the same score"
     side = "above" if first > second else "below"
-    return f"After {counted(count, 'candidate')} each, evolution is {abs(first - second):.3g} {side} random search"
+    return f"{after}{name} is {abs(first - second):.3g} {side} random search"
 
 
 def methods(record: Record) -> list[str]:
@@ -72,14 +80,22 @@ def methods(record: Record) -> list[str]:
     return said
 
 
-def counts_macs(record: Record) -> str:
-    """Whether a higher score only means more MACs, told from the candidates that were drawn at random."""
-    rows = record.scored.get("random", [])
-    macs, scores = [row["costs"]["macs"] for row in rows], [row["score"] for row in rows]
-    if len(set(macs)) < 2 or len(set(scores)) < 2 or len(rows) < 10:
-        return "Score against MACs"
-    tau = f"{kendall(scores, macs):+.2f}".replace("-", "−")
-    return f"Score and MACs rank {len(rows)} random candidates alike to Kendall's tau {tau}"
+def counts_cost(record: Record, axis: CostAxis) -> str:
+    """Whether a higher score only means a higher cost, told from the candidates that were drawn at random."""
+    short = axis.name.split(" of ")[0]
+    rows = [row for row in record.scored.get("random", []) if axis.key in row["costs"]]
+    costs, scores = [row["costs"][axis.key] for row in rows], [row["score"] for row in rows]
+    if len(set(costs)) < 2 or len(set(scores)) < 2 or len(rows) < 10:
+        return f"Score against {short}"
+    tau = f"{kendall(scores, costs):+.2f}".replace("-", "−")
+    return f"Score and {short} rank {len(rows)} random candidates alike to Kendall's tau {tau}"
+
+
+def costs_by_genotype(record: Record) -> dict[tuple[int, ...], dict[str, Any]]:
+    """Of every network that the summary or the history names."""
+    named = [*record.summary.get("best", []), *record.summary.get("controls", [])]
+    rows = [*(row for found in record.history.values() for row in found), *named]
+    return {tuple(row["genotype"]): row["costs"] for row in rows}
 
 
 def tested_networks(record: Record) -> list[Measured]:

@@ -14,10 +14,10 @@ Html = NewType("Html", str)
 STYLE = """
 :root { color-scheme: light dark;
   --page: #f4f5f7; --card: #ffffff; --ink: #1c2330; --muted: #5b6472; --grid: #dfe3e8;
-  --blue: #0067a5; --orange: #c85200; --green: #007a59; }
+  --blue: #0067a5; --orange: #c85200; --green: #007a59; --purple: #7a3e9d; --red: #b3003c; }
 @media (prefers-color-scheme: dark) { :root {
   --page: #12161c; --card: #1b2129; --ink: #e8ebef; --muted: #a3adba; --grid: #343d49;
-  --blue: #6cb6f2; --orange: #f59a55; --green: #4fc79f; } }
+  --blue: #6cb6f2; --orange: #f59a55; --green: #4fc79f; --purple: #c79be8; --red: #ff8aa5; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); line-height: 1.5;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
@@ -46,7 +46,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin:
 figure { margin: 1rem 0; padding: .9rem 1rem; }
 figure h3 { font-size: 1rem; line-height: 1.35; margin: 0 0 .5rem; }
 figcaption { color: var(--muted); font-size: .875rem; line-height: 1.4; margin-top: .4rem; }
-svg { display: block; width: 100%; height: auto; max-width: 30rem; margin: 0 auto; }
+svg { display: block; width: 100%; height: auto; max-width: 30rem; margin: 0 auto; overflow: visible; }
 .wide svg { min-width: 44rem; max-width: none; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
@@ -57,18 +57,21 @@ thead tr > * { border-bottom: 1px solid var(--grid); }
 thead th { color: var(--muted); font-weight: 500; }
 .number { text-align: right; }
 td.number, td:first-child { white-space: nowrap; }
+.grid td:first-child { white-space: normal; min-width: 5.5rem; }
+.grid > figure:only-child { max-width: 34rem; }
 .first td { font-weight: 600; }
 summary { cursor: pointer; }
 details { margin: .6rem 0; }
 @media (max-width: 30rem) { main { padding: 1rem .75rem 3rem; } figure { padding: .8rem .65rem; } }
 @media print { :root { font-size: 12.5px;
     --page: #fff; --card: #fff; --ink: #1c2330; --muted: #4d5563; --grid: #d5dae0;
-    --blue: #0067a5; --orange: #c85200; --green: #007a59; }
+    --blue: #0067a5; --orange: #c85200; --green: #007a59; --purple: #7a3e9d; --red: #b3003c; }
   body { font-size: 1rem; line-height: 1.4; } h2 { margin-top: 1.4rem; }
   .tiles { grid-template-columns: repeat(5, 1fr); }
   main { max-width: none; padding: 0; } nav { display: none; }
   h2 { break-after: avoid; } figure, .tile, tr { break-inside: avoid; }
-  th, td { padding-right: .5rem; } .card { padding: .4rem .6rem; }
+  th, td { padding-right: .5rem; } td.number, td:first-child { white-space: normal; } table { font-size: .85rem; }
+  .card { padding: .4rem .6rem; }
   .grid { grid-template-columns: 1fr 1fr; } .wide svg { min-width: 0; } .scroll { overflow: visible; } }
 """
 
@@ -103,11 +106,19 @@ def tiles(facts: Iterable[tuple[str, str]]) -> Html:
     )
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: bool = True, first: bool = False) -> Html:
-    """numbers: every column but the first is right-aligned. first: the first row stands out."""
+def table(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    numbers: bool = True,
+    first: bool = False,
+    wraps_last: bool = False,
+) -> Html:
+    """numbers: every column but the first is right-aligned. first: the first row stands out. wraps_last: the last
+    column is words."""
 
     def cells(tag: str, row: Sequence[object]) -> str:
-        kinds = [' class="number"' if numbers and column else "" for column in range(len(row))]
+        words = len(row) - 1 if wraps_last else len(row)
+        kinds = [' class="number"' if numbers and 0 < column < words else "" for column in range(len(row))]
         return "".join(f"<{tag}{kind}>{text(cell)}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
     marks = [" class=first" if first and number == 0 else "" for number in range(len(rows))]

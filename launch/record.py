@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +23,11 @@ ENDINGS: Endings = (
     (r"images: ", "opening the images"),
     (r"warm-up: |warm-up continues|the supernet is warm", "building and measuring the supernet"),
     (r"epoch \d+: |every candidate was trained", "warm-up"),
-    (r"score: ", "indicators, spectra, preparing the score"),
+    (r"score: |caution: ", "indicators, spectra, preparing the score"),
     (r"evolution: best", "evolution"),
     (r"random: best", "random search"),
     (r"\w+: [\d.e+-]+ % below|winner[:,] ", "exact optimum and controls"),
-    (r"\S+: test accuracy", "retraining and export"),
+    (r"\S+: test accuracy|network  |the winner \(", "retraining and export"),
     (r"report: ", "report"),
 )
 """What a line begins with that ends a stretch of time, and the stage that the stretch belongs to."""
@@ -47,11 +49,27 @@ def stage_seconds(lines: Sequence[str], endings: Endings = ENDINGS) -> dict[str,
     return {stage: seconds for stage, seconds in spent.items() if seconds >= 0.05}
 
 
+def commands_of(lines: Sequence[str]) -> list[list[str]]:
+    """The lines of a log, parted where a new command's stamps begin."""
+    found: list[list[str]] = []
+    before = math.inf
+    for line in lines:
+        stamped = _STAMPED.match(line)
+        now = float(stamped.group(1)) if stamped is not None else before
+        if now < before or not found:
+            found.append([])
+        found[-1].append(line)
+        before = now
+    return found
+
+
 @dataclass(frozen=True)
 class Record:
     """What the run folder holds, as it was read; empty for a file that is not there yet or that its domain has not.
 
-    terms: the population's, score.json. trials: by name. data: what a CTR run's clicks were at its start.
+    terms: the population's, score.json. trials: by name. data: what the images or clicks were at the run's start. jobs,
+    heartbeats: what they said of themselves, those that can be read. log, part_logs: lines, the latter by element of an
+    array. price_per_hour: of a device, where whoever reads the record named one.
     """
 
     name: str
@@ -68,7 +86,11 @@ class Record:
     comparison: dict[str, Any]
     ranking: dict[str, Any]
     data: dict[str, Any]
+    jobs: list[dict[str, Any]]
+    heartbeats: list[dict[str, Any]]
     log: list[str]
+    part_logs: dict[str, list[str]]
+    price_per_hour: float | None = None
 
     @cached_property
     def space(self) -> ChainSpace | None:
@@ -87,12 +109,12 @@ class Record:
     @cached_property
     def winner(self) -> dict[str, Any] | None:
         """Of the summary's networks the one that was handed over, or else the best; before there is a summary, the best
-        candidate of evolution so far."""
+        candidate so far of what is not the random control."""
         if self.summary:
             chosen = self.winners[0].get("settings", {}).get("genotype") if self.winners else None
             best = self.summary["best"]
             return dict(next((network for network in best if network["genotype"] == chosen), best[0]))
-        rows = self.scored.get("evolution", [])
+        rows = [row for method, found in self.scored.items() if method != "random" for row in found]
         return max(rows, key=lambda row: row["score"]) if rows else None
 
     def curve(self, stage: str, name: str) -> list[tuple[int, float]]:
@@ -105,7 +127,7 @@ def metrics_files(run: RunDir) -> list[Path]:
     return [run.metrics_jsonl, *sorted(run.part_metrics_jsonl("x").parent.glob("*.jsonl"))]
 
 
-def read_record(run: RunDir) -> Record:
+def read_record(run: RunDir, price_per_hour: float | None = None) -> Record:
     """Raises ValueError where there is no run, or a file of it is not what it should be."""
     if not run.root.is_dir():
         raise ValueError(f"{run.root} is no run folder: there is no such folder; name one that launch/search.py wrote")
@@ -131,5 +153,25 @@ def read_record(run: RunDir) -> Record:
         comparison=json_of(run.comparison_json),
         data=json_of(run.data_json),
         ranking=json_of(run.ranking_json),
-        log=run.log.read_text(encoding="utf-8").splitlines() if run.log.is_file() else [],
+        jobs=_readable(run.job_json("x").parent),
+        heartbeats=_readable(run.heartbeat_json("x", 0).parent),
+        log=_lines(run.log),
+        part_logs={path.stem: _lines(path) for path in sorted(run.log.parent.glob("*.txt")) if path != run.log},
+        price_per_hour=price_per_hour,
     )
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a log; bytes that a crash left in it are replaced."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+def _readable(folder: Path) -> list[dict[str, Any]]:
+    """The objects in a folder's JSON files, which come and go while a job is at work; one that cannot be read is left
+    out."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with suppress(ValueError, OSError):
+            value = read_json(path)
+            found += [value] if isinstance(value, dict) else []
+    return found

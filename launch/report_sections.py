@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from subshot.launch import charts, findings, page
+from subshot.launch.click_charts import Dot
 from subshot.launch.page import Html, join, paragraph
-from subshot.launch.record import ENDINGS, Endings, Record, stage_seconds
+from subshot.launch.progress_chart import progress
+from subshot.launch.record import Endings, Record
 
 Sections = tuple[tuple[str, str, Callable[[Record], Html]], ...]
 """(anchor, title, what writes it), in the order of the page."""
@@ -19,13 +21,30 @@ _DATA = re.compile(r"\] (images|clicks): (?!\d+ process)(.*)")
 
 
 @dataclass(frozen=True)
+class Results:
+    """What testing gave, network by network, with intervals. digits: after the point."""
+
+    quantity: str
+    digits: int
+    rows: list[Dot]
+
+
+@dataclass(frozen=True)
 class DomainReport:
-    """What a domain brings to the page. trained: how many networks were trained from scratch. caution: what the first
-    line of the page must say of the data, with a space before it; mostly nothing."""
+    """What a domain brings to a page.
+
+    trained: how many networks were trained from scratch. caution: what the first line of the page must say of the data,
+    with a space before it; mostly nothing. data: what a run's data are. picture: of the winner, under a name of its
+    own, or a sentence. results: empty where nothing was tested. endings: see `subshot.launch.record.stage_seconds`.
+    """
 
     sections: Sections
     trained: Callable[[Record], int]
     caution: Callable[[Record], str]
+    data: Literal["images", "clicks"]
+    picture: Callable[[Record, str], Html]
+    results: Callable[[Record], list[Results]]
+    endings: Endings
 
 
 def data_line(record: Record) -> tuple[str, str] | None:
@@ -34,34 +53,15 @@ def data_line(record: Record) -> tuple[str, str] | None:
     return (found[-1].group(1), found[-1].group(2)) if found else None
 
 
-def search_section(record: Record, sample: str = "image") -> Html:
-    """sample: what MACs are counted for one of."""
+def search_section(record: Record) -> Html:
     if not any(record.scored.values()):
         return paragraph("No candidate has been scored yet.")
     best = {method: findings.best_so_far(rows) for method, rows in record.history.items() if record.scored[method]}
     optimum = record.summary.get("optimum", {}).get("score")
     title = findings.beside_random(record) or "Best score against the number of candidates"
     caption = "Random search scores as many candidates, under the same limits. One seed each."
-    progress = page.figure(charts.progress(best, optimum), title, caption)
-    return join([page.grid([progress, _scatter(record, sample)]), page.bullets(findings.methods(record))])
-
-
-def _scatter(record: Record, sample: str) -> Html:
-    points = {}
-    for method, rows in record.scored.items():
-        kept = charts.thinned([(row["costs"]["macs"], row["score"]) for row in rows])
-        points[method] = ([macs for macs, _ in kept], [score for _, score in kept])
-    winner, limits = record.winner, record.config.get("limits", {})
-    star = (winner["costs"]["macs"], winner["score"]) if winner else None
-    controls = [network["costs"]["macs"] for network in record.summary.get("controls", [])]
-    lines = [limits[name] for name in ("max_macs", "min_macs") if limits.get(name)]
-    caption = ""
-    if max(map(len, record.scored.values())) > charts.MOST_POINTS:
-        caption = f"Of each search at most {charts.MOST_POINTS} candidates are drawn, evenly over its course. "
-    if controls:
-        caption += "Triangles: MACs of the random networks for retraining beside the winner; they have no score."
-    picture = charts.score_against_macs(points, star, controls, lines, sample)
-    return page.figure(picture, findings.counts_macs(record), caption)
+    picture = page.figure(progress(best, optimum), title, caption)
+    return page.grid([picture, page.bullets(findings.methods(record))])
 
 
 SHOWN = (
@@ -104,8 +104,7 @@ def _network(stage: str) -> str:
     return findings.network_name(stage.removeprefix("retrain/"))
 
 
-def run_section(record: Record, endings: Endings = ENDINGS) -> Html:
-    """endings: see `stage_seconds`."""
+def run_section(record: Record) -> Html:
     named: tuple[str, ...] = ("preset", "seed", "threads", "data")
     rows = [(name, str(record.config[name])) for name in named if name in record.config]
     data = data_line(record)
@@ -117,21 +116,15 @@ def run_section(record: Record, endings: Endings = ENDINGS) -> Html:
         if together:
             rows.append((name.replace("_", " "), together))
     parts = [page.table((), rows, numbers=False)] if rows else []
-    seconds = stage_seconds(record.log, endings)
-    if seconds:
-        total = sum(seconds.values())
-        spent = [(stage, f"{value:.1f} s", f"{100 * value / total:.0f} %") for stage, value in seconds.items()]
-        parts.append(
-            paragraph(f"Where {total:.0f} seconds went, by the log; the start of each program is not counted.")
-        )
-        parts.append(page.table(("stage", "time", "share"), spent))
     if record.config:
-        settings = page.table(("setting", "value"), _flat(record.config), numbers=False)
+        settings = page.table(("setting", "value"), flat(record.config), numbers=False)
         parts.append(page.folded("Every setting", settings))
     return join(parts) if parts else paragraph("The folder holds no configuration, no environment and no log.")
 
 
-def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        return [row for key, inner in value.items() for row in _flat(inner, f"{name}.{key}".lstrip("."))]
-    return [(name, str(value))]
+        return [row for key, inner in value.items() for row in flat(inner, f"{name}.{key}".lstrip("."))]
+    if isinstance(value, list):
+        return [(name, ", ".join(map(str, value)))]
+    return [(name, f"{value:,.0f}" if isinstance(value, float) and value >= 1e4 else str(value))]

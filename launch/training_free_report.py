@@ -10,13 +10,16 @@ import numpy as np
 
 from subshot.launch import findings, honesty, page
 from subshot.launch.config import BenchmarkSpaceConfig, from_json
+from subshot.launch.effects_section import effects_section
 from subshot.launch.page import Html, join, paragraph
 from subshot.launch.record import ENDINGS, Endings, Record
 from subshot.launch.report_sections import DomainReport, Sections, run_section, search_section, training_section
+from subshot.launch.time_section import time_section
 from subshot.launch.training_free_space import make_benchmark_space, published_form
-from subshot.launch.vision_report import tested, winner_facts
+from subshot.launch.vision_report import cost_section, results, tested, winner_facts
 from subshot.proxies import PROXIES
 from subshot.search.ranking import kendall
+from subshot.supernet.network_space import NetworkSpace
 from subshot.supernet.space import named_choices
 
 TRAINING_FREE_ENDINGS: Endings = (
@@ -28,12 +31,18 @@ TRAINING_FREE_ENDINGS: Endings = (
 """See `subshot.launch.record.stage_seconds`."""
 
 
+def space_of(record: Record) -> NetworkSpace | None:
+    """Its decisions count here, not its classes, which config.json does not have."""
+    if not record.config:
+        return None
+    return make_benchmark_space(from_json(BenchmarkSpaceConfig, record.config["space"], "config.json: space"), 10)
+
+
 def winner_section(record: Record) -> Html:
-    winner = record.winner
-    if winner is None or not record.config:
+    winner, space = record.winner, space_of(record)
+    if winner is None or space is None:
         return paragraph("There is no winner yet: no candidate of evolution has been scored.")
-    config = from_json(BenchmarkSpaceConfig, record.config["space"], "config.json: space")
-    space, genotype = make_benchmark_space(config, 10), tuple(winner["genotype"])
+    genotype = tuple(winner["genotype"])
     title = "The winner" if record.summary else "The best so far"
     rows = list(named_choices(space, genotype).items())
     parts = [
@@ -125,9 +134,30 @@ SECTIONS: Sections = (
     ("winner", "The winner", winner_section),
     ("belief", "What to believe", belief_section),
     ("search", "The search", search_section),
+    ("front", "Score and result against cost", cost_section),
+    ("effects", "What each choice does", lambda record: effects_section(record, space_of(record))),
     ("score", "The score", score_section),
     ("ranking", "Does the score rank?", honesty.section),
     ("training", "Training", training_section),
-    ("run", "The run", partial(run_section, endings=TRAINING_FREE_ENDINGS)),
+    ("time", "Time and money", partial(time_section, endings=TRAINING_FREE_ENDINGS)),
+    ("run", "The run", run_section),
 )
-REPORT = DomainReport(SECTIONS, trained=lambda record: len(record.winners), caution=lambda record: "")
+
+
+def winner_picture(record: Record, name: str) -> Html:
+    """In words: these spaces have no picture."""
+    winner, space = record.winner, space_of(record)
+    if winner is None or space is None:
+        return paragraph("There is no winner yet.")
+    return page.code(published_form(space, tuple(winner["genotype"])))
+
+
+REPORT = DomainReport(
+    SECTIONS,
+    trained=lambda record: len(record.winners),
+    caution=lambda record: "",
+    data="images",
+    picture=winner_picture,
+    results=results,
+    endings=TRAINING_FREE_ENDINGS,
+)

@@ -8,9 +8,21 @@ from typing import Any
 import numpy as np
 
 from subshot.launch import charts, findings, honesty, page
+from subshot.launch.click_charts import Dot
+from subshot.launch.effects_section import effects_section
+from subshot.launch.front_chart import Costed, Kind
+from subshot.launch.front_section import front_section, results_against_cost
 from subshot.launch.page import Html, join, paragraph
-from subshot.launch.record import Record
-from subshot.launch.report_sections import DomainReport, Sections, run_section, search_section, training_section
+from subshot.launch.record import ENDINGS, Record
+from subshot.launch.report_sections import (
+    DomainReport,
+    Results,
+    Sections,
+    run_section,
+    search_section,
+    training_section,
+)
+from subshot.launch.time_section import time_section
 from subshot.supernet.chain import IDENTITY, Layer
 from subshot.supernet.cost import activation_mib, strided
 
@@ -19,18 +31,30 @@ TIMES = {"initial": "at initialisation", "trained": "after training (BatchNorm a
 
 
 def winner_section(record: Record) -> Html:
-    winner, space = record.winner, record.space
-    if winner is None or space is None:
+    winner, boxes = record.winner, _boxes(record)
+    if winner is None or not boxes:
         return paragraph("There is no winner yet: no candidate of evolution has been scored.")
-    costs = winner["costs"]
-    facts = winner_facts(record, winner)
-    boxes = [_box(layer, choice, costs["macs"]) for layer, choice in zip(space.layers, winner["genotype"], strict=True)]
+    beside = Html(f"<div>{_in_words(boxes)}{tested(record)}</div>")
+    return join([page.tiles(winner_facts(record, winner)), page.grid([winner_picture(record, "chain"), beside])])
+
+
+def winner_picture(record: Record, name: str) -> Html:
+    """The winner's chain of layers, or a sentence. name: of the picture, of which a page has one."""
+    boxes = _boxes(record)
+    if not boxes:
+        return paragraph("There is no winner yet.")
     working = sum(box.op != IDENTITY for box in boxes)
     depth = f"{len(boxes)} layers" if working == len(boxes) else f"{working} of {len(boxes)} layers kept"
     title = f"{'The winner' if record.summary else 'The best so far'}: {depth}"
-    caption = _how_to_read(boxes)
-    beside = Html(f"<div>{_in_words(boxes)}{tested(record)}</div>")
-    return join([page.tiles(facts), page.grid([page.figure(charts.chain(boxes), title, caption), beside])])
+    return page.figure(charts.chain(boxes, name), title, _how_to_read(boxes))
+
+
+def _boxes(record: Record) -> list[charts.Box]:
+    winner, space = record.winner, record.space
+    if winner is None or space is None:
+        return []
+    macs = winner["costs"]["macs"]
+    return [_box(layer, choice, macs) for layer, choice in zip(space.layers, winner["genotype"], strict=True)]
 
 
 def winner_facts(record: Record, winner: dict[str, Any]) -> list[tuple[str, str]]:
@@ -38,7 +62,7 @@ def winner_facts(record: Record, winner: dict[str, Any]) -> list[tuple[str, str]
     costs = winner["costs"]
     facts = [
         (f"{charts.millions(costs['macs'])}", "MACs of one image"),
-        (charts.millions(costs["params"]), "parameters"),
+        (charts.count_text(costs["params"]), "parameters"),
         (f"{activation_mib(costs['activation_elements']):.3g} MiB", "activations of one image, float32"),
         (f"{winner['score']:.4g}", "score that the search saw"),
     ]
@@ -96,6 +120,24 @@ def tested(record: Record) -> Html:
     title = findings.winner_beside_controls(rows) or "Accuracy on the untouched test images"
     caption = "random-1 and so on: random networks of the winner's MACs, trained in the same way."
     return join([page.figure(charts.intervals(rows), title, caption), table])
+
+
+def tested_fronts(record: Record) -> list[Html]:
+    """Accuracy against each cost of the networks that were retrained."""
+    costs = findings.costs_by_genotype(record)
+    rows = []
+    for measured, metrics in zip(findings.tested_networks(record), record.winners, strict=True):
+        genotype = tuple(metrics.get("settings", {}).get("genotype", ()))
+        kind: Kind = "winner" if measured.is_winner else "control"
+        shares = (100 * measured.value, 100 * measured.low, 100 * measured.high)
+        rows.append((costs.get(genotype, {}), Costed(measured.name, kind, 0.0, *shares)))
+    return results_against_cost(rows, "accuracy on the test images, %", True, "image")
+
+
+def cost_section(record: Record) -> Html:
+    """Scores, and what testing gave, against each cost."""
+    found = tested_fronts(record)
+    return join([front_section(record), *([page.grid(found)] if found else [])])
 
 
 def belief_section(record: Record) -> Html:
@@ -158,7 +200,7 @@ def isometry_section(record: Record) -> Html:
     for time, dots in phi.items():
         every = [value for layer in dots for value in layer]
         inside = sum(PHI_BAND[0] <= value <= PHI_BAND[1] for value in every)
-        title = f"{time.capitalize()}, {inside} of {len(every)} candidates have phi within 1 ± 0.05"
+        title = f"{time[0].upper()}{time[1:]}, {inside} of {len(every)} candidates have phi within 1 ± 0.05"
         caption = "phi: mean eigenvalue of J Jᵀ, J the Jacobian of a candidate. A dot is a candidate."
         figures.append(
             page.figure(charts.by_layer(f"phi {time}", layers, {time: dots}, "phi", PHI_BAND), title, caption)
@@ -193,9 +235,31 @@ SECTIONS: Sections = (
     ("belief", "What to believe", belief_section),
     ("search", "The search", search_section),
     ("ranking", "Does the score rank?", honesty.section),
+    ("front", "Score and result against cost", cost_section),
+    ("effects", "What each choice does", lambda record: effects_section(record, record.space)),
     ("indicators", "Indicators", indicators_section),
     ("isometry", "Dynamical isometry", isometry_section),
     ("training", "Training", training_section),
+    ("time", "Time and money", time_section),
     ("run", "The run", run_section),
 )
-REPORT = DomainReport(SECTIONS, trained=lambda record: len(record.winners), caution=lambda record: "")
+
+
+def results(record: Record) -> list[Results]:
+    """Accuracy of every retrained network, with intervals over the choice of test images."""
+    rows = []
+    for measured in findings.tested_networks(record):
+        shares = (100 * measured.value, 100 * measured.low, 100 * measured.high)
+        rows.append(Dot(measured.name, *shares, kind="winner" if measured.is_winner else "control"))
+    return [Results("accuracy on the test images, %", 1, rows)] if rows else []
+
+
+REPORT = DomainReport(
+    SECTIONS,
+    trained=lambda record: len(record.winners),
+    caution=lambda record: "",
+    data="images",
+    picture=winner_picture,
+    results=results,
+    endings=ENDINGS,
+)

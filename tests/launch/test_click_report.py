@@ -164,10 +164,13 @@ def test_every_section_is_there_with_its_pictures(page: str) -> None:
         "winner": 1,
         "tested": 2,
         "belief": 0,
-        "search": 2,
+        "search": 1,
+        "front": 3,
+        "effects": 1,
         "terms": 4,
         "ranking": 0,
         "training": 3,
+        "time": 1,
         "run": 0,
     }
     ids = re.findall(r'\bid="([^"]+)"', page)

@@ -137,8 +137,19 @@ def test_every_section_is_there_with_its_pictures(page: str) -> None:
     sections = {part[: part.index('"')]: part for part in page.split('<section id="')[1:]}
     assert list(sections) == [anchor for anchor, _, _ in SECTIONS]
     counts = {anchor: part.count("<svg ") for anchor, part in sections.items()}
-    shown = {"winner": 2, "belief": 0, "search": 2, "ranking": 0, "indicators": 1, "isometry": 4, "training": 3}
-    assert counts == shown | {"run": 0}
+    assert counts == {
+        "winner": 2,
+        "belief": 0,
+        "search": 1,
+        "ranking": 0,
+        "front": 3,
+        "effects": 1,
+        "indicators": 1,
+        "isometry": 4,
+        "training": 3,
+        "time": 1,
+        "run": 0,
+    }
     ids = [value for name, value in parsed.attributes if name == "id"]
     assert len(ids) == len(set(ids))
 

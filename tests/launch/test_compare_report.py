@@ -1,0 +1,126 @@
+"""Several runs on one page, from the command line: what differs, what is drawn together, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from subshot.launch import report
+from subshot.launch.config import to_json
+from subshot.launch.presets import PRESETS
+from subshot.launch.report import names_of, write_comparison
+from subshot.train.run_dir import RunDir, read_json, write_json
+
+
+def command(patch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    patch.setattr(sys, "argv", ["launch/report.py", *map(str, arguments)])
+    try:
+        return report.main()
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code
+
+
+def retrained(run: RunDir, folder: Path, name: str, accuracy: float) -> RunDir:
+    copy = RunDir(shutil.copytree(run.root, folder / name))
+    best = read_json(copy.summary_json)["best"][0]
+    for label, role, value in (("1", "winner", accuracy), ("random-1", "control", accuracy - 0.05)):
+        figures = {"test/accuracy": value, "test/n": 355, "test/interval_95": [value - 0.02, value + 0.02]}
+        settings = {"genotype": best["genotype"]}
+        metrics = {"name": label, "role": role, "epochs": 3, "settings": settings, **figures}
+        write_json(copy.winner(label).metrics_json, metrics)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def pair(noisy_run: RunDir, exact_run: RunDir, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, RunDir]:
+    folder = tmp_path_factory.mktemp("pair")
+    return retrained(exact_run, folder, "one", 0.91), retrained(noisy_run, folder, "two", 0.87)
+
+
+def sections(html: str) -> dict[str, str]:
+    return {part[: part.index('"')]: part for part in html.split('<section id="')[1:]}
+
+
+def test_runs_of_one_measure_are_drawn_together(pair: tuple[RunDir, RunDir]) -> None:
+    html = write_comparison(pair).read_text()
+    found = sections(html)
+    counts = {anchor: part.count("<svg ") for anchor, part in found.items()}
+    assert counts == {"runs": 0, "settings": 0, "tested": 1, "search": 1, "front": 3, "winners": 2, "time": 1}
+    for words in (">one<", ">two<"):
+        assert words in found["search"] and words in found["front"]
+    assert ">one: winner 1<" in found["tested"] and ">two: random-1<" in found["tested"]
+    assert ">91.0<" in found["tested"] and ">87.0<" in found["tested"]
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_only_settings_that_differ_are_listed(pair: tuple[RunDir, RunDir]) -> None:
+    found = sections(write_comparison(pair).read_text())["settings"]
+    assert re.findall(r"<tr><td>([^<]+)</td><td>([^<]+)</td><td>([^<]+)</td></tr>", found) == [("seed", "0", "1")]
+    assert "The data are the same (one, two)." in found
+
+
+def test_runs_with_other_data_or_another_space_are_not_drawn_together(
+    pair: tuple[RunDir, RunDir], tmp_path: Path
+) -> None:
+    other = RunDir(shutil.copytree(pair[1].root, tmp_path / "other"))
+    write_json(other.data_json, {"classes": 10, "images": {"val": 99}})
+    found = sections(write_comparison([pair[0], other], out=tmp_path / "page.html").read_text())
+    assert found["search"].count("<svg ") == 2 and found["tested"].count("<svg ") == 2
+    assert "The data are not the same" in found["settings"]
+
+
+def test_domains_stand_on_one_page_and_in_no_picture_together(pair: tuple[RunDir, RunDir], tmp_path: Path) -> None:
+    clicks = RunDir(tmp_path / "clicks")
+    write_json(clicks.config_json, to_json(PRESETS["clicks"]()))
+    html = write_comparison([pair[0], clicks], out=tmp_path / "page.html").read_text()
+    found = sections(html)
+    assert "nasrec-small" in found["runs"] and "nasbench-macro" in found["runs"]
+    assert found["settings"].count("is the only run of its kind") == 2
+    assert "Nothing was tested yet in: clicks." in found["tested"]
+    assert all(">clicks<" not in svg for svg in re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL))
+    assert "The logs do not tell yet where time went: clicks." in found["time"]
+
+
+def test_the_page_lies_beside_the_runs_or_where_it_is_wanted(
+    pair: tuple[RunDir, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = [run.root for run in pair]
+    assert command(monkeypatch, *roots) == 0
+    default = roots[0].parent / "report-one-two.html"
+    assert capsys.readouterr().out.strip() == str(default) and default.is_file()
+    assert command(monkeypatch, *roots, "--out", tmp_path / "new" / "page.html", "--price-per-hour", "2") == 0
+    assert "money, at 2 for a device hour" in (tmp_path / "new" / "page.html").read_text()
+    assert command(monkeypatch, roots[0], "--out", tmp_path / "one.html") == 0
+    assert "Architecture search in" in (tmp_path / "one.html").read_text()
+
+
+def test_what_is_no_run_is_refused_by_name(
+    pair: tuple[RunDir, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = pair[0].root
+    for wrong, why in ((tmp_path / "gone", "no such folder"), (tmp_path, "no config.json"), (root, "named twice")):
+        assert command(monkeypatch, root, wrong, "--out", tmp_path / "page.html") == 2
+        told = capsys.readouterr().err
+        assert why in told and str(wrong) in told and len(told.splitlines()) == 1
+    assert command(monkeypatch, root, "--out", tmp_path) == 2
+    assert command(monkeypatch, root, "--price-per-hour=-1") == 2
+    assert command(monkeypatch) == 2
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_names_tell_runs_apart() -> None:
+    assert names_of([Path("/a/x"), Path("/a/y")]) == ["x", "y"]
+    assert names_of([Path("/a/run"), Path("/b/run")]) == ["a/run", "b/run"]
+
+
+def test_more_runs_than_colours_have_several_pictures(exact_run: RunDir, tmp_path: Path) -> None:
+    runs = [RunDir(shutil.copytree(exact_run.root, tmp_path / f"run{n}")) for n in range(6)]
+    found = sections(write_comparison(runs).read_text())
+    assert found["search"].count("<svg ") == 2
+    assert (tmp_path / "report-run0-run1-run2-run3-run4-run5.html").is_file()
