@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 # Written last, so that an interrupted set-up starts again; line 1: the folder it was made in, line 2: its DEVICE.
 READY := $(VENV)/ready
 
-.PHONY: setup test test-slurm test-browser demo demo-ctr lint types format clean distclean
+.PHONY: setup test test-slurm test-browser demo demo-ctr lint types format docs clean distclean
 .NOTPARALLEL:
 
 test: lint types
@@ -88,6 +88,10 @@ types: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/reference.md, from the docstrings; a test says when it is out of date.
+docs: setup
+	$(BIN)/python docs/make_reference.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
