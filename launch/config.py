@@ -138,7 +138,7 @@ class LimitsConfig:
     max_latency_ms: float = 0.0
     """By `latency_table`."""
     latency_table: Path | None = None
-    """JSON of milliseconds by decision and choice; see launch/latency_table.py."""
+    """JSON of milliseconds by decision and choice, as launch/latency.py measures it; see launch/latency_table.py."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ import pytest
 
 from subshot.data.digits import write_digits
 from subshot.launch import retrain, search
-from subshot.launch.config import SpaceConfig
-from subshot.launch.domain import read_config
+from subshot.launch.click_config import ClickConfig
+from subshot.launch.click_domain import ClickNetworks
+from subshot.launch.config import SpaceConfig, TrainingFreeConfig
+from subshot.launch.domain import Networks, read_config, require_costs
 from subshot.launch.explore import replayed
 from subshot.launch.front import Found, front_summary
 from subshot.launch.latency_table import table_record
+from subshot.launch.presets import PRESETS
+from subshot.launch.training_free_space import BenchmarkNetworks
 from subshot.launch.vision import make_space
 from subshot.launch.vision_domain import VisionNetworks
-from subshot.search.evolution import State, init
+from subshot.search.evolution import EvolutionConfig, State, init
 from subshot.search.front import front_of
 from subshot.search.history import Candidate, History
 from subshot.search.methods import method_of
@@ -218,6 +223,33 @@ def test_the_optimum_may_lead_the_front_and_shares_are_of_the_joint_one() -> Non
     whole = 11 * 1 + 9 * 4 + 5 * 4 + 1 * 2  # down to score -1, up to cost 11, in strips between the costs
     assert front.shares["evolution"] == pytest.approx((9 * 5 + 5 * 4) / whole)
     assert front.shares["random"] == pytest.approx((9 * 5 + 5 * 2 + 1 * 4) / whole)
+
+
+@pytest.mark.parametrize("kind", ["training_free", "clicks"])
+def test_other_domains_search_fronts_of_the_costs_that_they_know(kind: str) -> None:
+    """Their costs are no sums over decisions, and their samplers reject or walk."""
+    evolution = EvolutionConfig(method="nsga2", costs=("params", "macs"), budget=24, population=8, sample=1)
+    networks: Networks
+    if kind == "clicks":
+        clicks = PRESETS["nasrec-small-criteo"]()
+        assert isinstance(clicks, ClickConfig)
+        clicks = replace(clicks, evolution=evolution, space=replace(clicks.space, blocks=3))
+        config, networks = clicks, ClickNetworks(clicks, 13, 26)
+    else:
+        free = PRESETS["zennas-cifar"]()
+        assert isinstance(free, TrainingFreeConfig)
+        free = replace(free, evolution=evolution)
+        config, networks = free, BenchmarkNetworks(free, 10)
+    require_costs(config, networks)
+    sampler = networks.sampler()
+    method, state = method_of(evolution, sampler, networks.costs), init(0)
+    while proposals := method.ask(state):
+        state = method.tell(state, proposals, [float(sum(proposal.genotype)) for proposal in proposals])
+    assert len({c.genotype for c in state.history}) == 24 and all(sampler.is_legal(c.genotype) for c in state.history)
+    assert any(c.parents for c in state.history)
+    slow = replace(config, evolution=replace(evolution, costs=("latency_ms",)))
+    with pytest.raises(ValueError, match="has latency_ms, which is not known of these networks; choose from macs, par"):
+        require_costs(slow, networks)
 
 
 def test_the_table_is_of_the_space_that_is_searched() -> None:
