@@ -101,8 +101,7 @@ def chosen_proxies(words: str) -> tuple[str, ...]:
 def check(arguments: CorrelateArguments) -> None:
     """Raises ValueError for what can be refused before anything is read."""
     if arguments.benchmark not in BENCHMARKS:
-        known = nearest(arguments.benchmark, BENCHMARKS)
-        raise ValueError(f"there is no benchmark {arguments.benchmark!r}, and no run folder; {known}")
+        raise ValueError(unknown(arguments.benchmark))
     for name, least in (("sample", 0), ("seed", 0), ("batch_size", 1), ("top", 0), ("resamples", 1), ("threads", 1)):
         value = getattr(arguments, name)
         if value < least:
@@ -217,8 +216,20 @@ def correlate(arguments: CorrelateArguments, world: World) -> None:
 
 
 def names_a_run(words: Sequence[str]) -> bool:
-    """Whether the command is about a run folder, and not about a benchmark."""
-    return not set(words) & set(BENCHMARKS) and any(RunDir(Path(word)).config_json.is_file() for word in words)
+    """Whether the command is about a run folder, and not about a benchmark. Raises ValueError where what stands first
+    is neither."""
+    if set(words) & set(BENCHMARKS):
+        return False
+    if any(RunDir(Path(word)).config_json.is_file() for word in words):
+        return True
+    if words and not words[0].startswith("-"):
+        raise ValueError(unknown(words[0]))
+    return False
+
+
+def unknown(name: str) -> str:
+    known = nearest(name, BENCHMARKS)
+    return f"there is no benchmark {name!r}; {known} (nor is it a run folder, which would have a config.json)"
 
 
 def of_a_run() -> None:

@@ -102,6 +102,7 @@ class ImageTrainings:
         path = folder.trial_json(element.name)
         if of_main(read_record(path, self.metric, settings) is not None, self.world):
             log.line(f"{element.name}: trained already")
+            self._forget_checkpoints(element, run)
             return
         record = of_main(same_training(finished_winners(run), settings), self.world)
         if record is None:
@@ -115,7 +116,11 @@ class ImageTrainings:
             log.line(f"{element.name}: retraining did this training already")
         if self.world.is_main:
             write_json(path, record)
-            remove_checkpoints(folder.checkpoints, checkpoint_name(element))
+        self._forget_checkpoints(element, run)
+
+    def _forget_checkpoints(self, element: Element, run: RunDir) -> None:
+        if self.world.is_main:
+            remove_checkpoints(run.correlation.checkpoints, checkpoint_name(element))
         barrier(self.world)
 
     def measure(self, proxies: Sequence[Proxy]) -> Measure:

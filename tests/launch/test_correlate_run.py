@@ -317,8 +317,9 @@ def test_a_run_that_is_not_searched_or_too_small_is_refused(
     run.summary_json.unlink()
     assert status_of(correlate, monkeypatch, run.root) == 2
     assert "holds no finished search" in capsys.readouterr().err
-    assert status_of(correlate, monkeypatch, "nowhere", "--data", "images") == 2
-    assert "there is no benchmark 'nowhere', and no run folder" in capsys.readouterr().err
+    for words in (["nowhere"], ["images", "--sample", "8"]):
+        assert status_of(correlate, monkeypatch, *words) == 2
+        assert f"there is no benchmark '{words[0]}'; there are nasbench201 (nor is it a run" in capsys.readouterr().err
 
 
 def test_other_kinds_of_score_of_the_same_supernet(

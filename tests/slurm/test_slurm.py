@@ -234,14 +234,18 @@ def test_a_cancelled_search_stays_cancelled(tmp_path: Path, slurm: Any) -> None:
     slurm.wait(f"{retrain}_0", ("CANCELLED",), 60)
 
 
-def test_clicks_have_a_job_after_the_array(tmp_path: Path, slurm: Any) -> None:
+def test_clicks_have_jobs_after_their_arrays(tmp_path: Path, slurm: Any) -> None:
     run = RunDir(tmp_path / "run")
-    two_nodes = ["--slurm.nodes=2", "--slurm.cpus-per-task=1", "--slurm.seeds=2"]
-    _, retrain, rest = ids(call(tmp_path, slurm, "slurm.py", *CLICKS, "--run-dir", "run", *two_nodes))
-    assert slurm.wait(rest, ("COMPLETED", "FAILED", "CANCELLED"), 300) == "COMPLETED", log_of(run, "retrain")
+    two_nodes = ["--slurm.nodes=2", "--slurm.cpus-per-task=1", "--slurm.seeds=2", "--slurm.correlate=8"]
+    submitted = ids(call(tmp_path, slurm, "slurm.py", *CLICKS, "--run-dir", "run", *two_nodes))
+    _, retrain, rest, _, judging = submitted
+    assert slurm.wait(rest, ("COMPLETED", "FAILED", "CANCELLED"), 600) == "COMPLETED", log_of(run, "retrain")
     assert [slurm.state(f"{retrain}_{index}") for index in range(3)] == ["COMPLETED"] * 3
+    assert slurm.wait(judging, ("COMPLETED", "FAILED", "CANCELLED"), 600) == "COMPLETED", log_of(run, "correlate")
+    assert read_json(run.ranking_json)["networks"] == 8
     collected = call(tmp_path, slurm, "slurm.py", "collect", "run")
     assert collected.returncode == 0, collected.stdout + collected.stderr
+    assert "whether it ranks: " in collected.stdout
     assert [line.split()[:2] for line in collected.stdout.splitlines()[-3:]] == [
         ["rank-1", "2"],
         ["random-rank-1", "2"],
