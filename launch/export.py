@@ -20,7 +20,8 @@ from subshot.launch.cli import run_command
 from subshot.launch.winner import write_winner
 from subshot.launch.winner_export import quantised_handover, read_handover
 from subshot.launch.winner_weights import FILE_BYTES
-from subshot.train.run_dir import RunDir, WinnerDir, replacing
+from subshot.train.run_dir import RunDir, replacing
+from subshot.train.winner_dir import WinnerDir
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import tyro
 from subshot.launch.cli import run_command
 from subshot.launch.winner import winner_digest
 from subshot.launch.winner_check import check_winner
-from subshot.train.run_dir import WinnerDir
+from subshot.train.winner_dir import WinnerDir
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,10 @@ from subshot.train.ema import RunningAverage
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.recipe import make_optimizer
-from subshot.train.run_dir import RunDir, WinnerDir, read_json
+from subshot.train.run_dir import RunDir, read_json
 from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.task import image_task
+from subshot.train.winner_dir import WinnerDir
 
 GOLDEN_IMAGES = 8
 

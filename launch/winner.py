@@ -21,7 +21,8 @@ from subshot.launch.winner_latency import measure_latency
 from subshot.launch.winner_programs import MAX_DIFFERENCE, run_onnx, run_pt2, write_onnx, write_pt2
 from subshot.launch.winner_space import IMAGES
 from subshot.launch.winner_weights import FILE_BYTES, write_weights
-from subshot.train.run_dir import WinnerDir, file_digest, replacing_folder, write_json
+from subshot.train.run_dir import file_digest, replacing_folder, write_json
+from subshot.train.winner_dir import WinnerDir
 
 
 @dataclass(frozen=True)

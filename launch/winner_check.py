@@ -31,7 +31,8 @@ from subshot.launch.winner_schema import ARCHITECTURE, VOCABULARY, require_schem
 from subshot.launch.winner_space import CLICKS, IMAGES, cost_of, space_of
 from subshot.launch.winner_weights import weight_files
 from subshot.supernet.space import from_named_choices, named_choices, network_hash
-from subshot.train.run_dir import RunDir, WinnerDir, file_digest, read_json
+from subshot.train.run_dir import RunDir, file_digest, read_json
+from subshot.train.winner_dir import WinnerDir
 
 T = TypeVar("T")
 LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")

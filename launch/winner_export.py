@@ -15,7 +15,7 @@ from subshot.launch.served_clicks import Int8Table
 from subshot.launch.winner import Handover
 from subshot.launch.winner_check import check_hashes, golden_output, read_golden, read_records, read_weights
 from subshot.launch.winner_files.load import Network
-from subshot.train.run_dir import WinnerDir
+from subshot.train.winner_dir import WinnerDir
 
 Call = list[Any]
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from subshot.train.run_dir import WinnerDir
+from subshot.train.winner_dir import WinnerDir
 
 FILE_BYTES = 2**31
 

@@ -37,4 +37,4 @@ def test_a_page_leads_to_a_retrained_winner_and_its_report(name: str, run: str, 
     assert done.returncode == 0, done.stderr[-3000:]
     folder = RunDir(tmp_path / run)
     assert done.stdout.splitlines()[-1] == f"{run}/report.html" and folder.report_html.is_file()
-    assert folder.winner("1").weights.is_file() and read_json(folder.winner("1").metrics_json)
+    assert folder.winner("1").weights().is_file() and read_json(folder.winner("1").metrics_json)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from subshot.train.winner_dir import WinnerDir
+
 FULL_BYTES = 2**20
 """A disk with less than this is full to a library that writes in blocks."""
 
@@ -179,82 +181,6 @@ class RunDir:
         folders = [folder for folder in self.winners.iterdir() if not folder.name.startswith(".")]
         names = [folder.name for folder in folders if WinnerDir(folder).metrics_json.is_file()]
         return sorted(names, key=lambda name: (not name.isdigit(), len(name), name))
-
-
-@dataclass(frozen=True)
-class WinnerDir:
-    """Every path of a retrained network, below `root`. The folder appears whole, by rename."""
-
-    root: Path
-
-    @property
-    def architecture_json(self) -> Path:
-        return self.root / "architecture.json"
-
-    @property
-    def network_json(self) -> Path:
-        """The network as a list of calls; see launch/network_program.py."""
-        return self.root / "network.json"
-
-    def weights(self, part: int = 1, parts: int = 1) -> Path:
-        """model.safetensors, or, where the weights lie in several files, one of those."""
-        return self.root / (f"model-{part:05d}-of-{parts:05d}.safetensors" if parts > 1 else "model.safetensors")
-
-    @property
-    def preprocess_json(self) -> Path:
-        return self.root / "preprocess.json"
-
-    @property
-    def vocabulary_json(self) -> Path:
-        """Of a CTR network whose categories have vocabularies: the values of each field, in the order of their ids."""
-        return self.root / "vocabulary.json"
-
-    @property
-    def labels_json(self) -> Path:
-        return self.root / "labels.json"
-
-    @property
-    def metrics_json(self) -> Path:
-        return self.root / "metrics.json"
-
-    @property
-    def latency_json(self) -> Path:
-        return self.root / "latency.json"
-
-    @property
-    def onnx(self) -> Path:
-        return self.root / "model.onnx"
-
-    @property
-    def pt2(self) -> Path:
-        """torch.export's program."""
-        return self.root / "model.pt2"
-
-    @property
-    def golden(self) -> Path:
-        """A few inputs and the outputs for them, by the names that model.onnx gives them."""
-        return self.root / "golden.npz"
-
-    @property
-    def provenance_json(self) -> Path:
-        return self.root / "provenance.json"
-
-    @property
-    def model_card(self) -> Path:
-        return self.root / "MODEL_CARD.md"
-
-    @property
-    def load_py(self) -> Path:
-        return self.root / "load.py"
-
-    @property
-    def preprocess_py(self) -> Path:
-        return self.root / "preprocess.py"
-
-    @property
-    def checksums(self) -> Path:
-        """As sha256sum writes and checks them."""
-        return self.root / "SHA256SUMS"
 
 
 def temporary_beside(path: Path) -> Path:

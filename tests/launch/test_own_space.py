@@ -75,7 +75,7 @@ def test_a_space_of_one_s_own_is_searched_retrained_and_reported(searched: Path)
     assert read_json(run.data_json)["space_sha256"] == file_digest(searched / "my_space.py")
     genotypes = [tuple(row["genotype"]) for row in read_jsonl(run.history_jsonl)]
     assert 1 < len(set(genotypes)) <= 2 * 7 and all(len(genotype) == 3 for genotype in genotypes)
-    assert run.winner("1").weights.is_file()
+    assert run.winner("1").weights().is_file()
     report = run.report_html.read_text()
     assert "The winner: " in report and "layer1" in report
     assert "finished" in launched(searched, "status", "run").stdout

@@ -137,7 +137,7 @@ def test_the_winners_folder_rebuilds_the_network(alone: RunDir) -> None:
     assert list(genotype) == architecture["genotype"]
     assert space.cost(genotype).params == architecture["costs"]["params"]
     network = space.build(genotype).eval()
-    network.load_state_dict(load_file(winner.weights))
+    network.load_state_dict(load_file(winner.weights()))
     golden = np.load(winner.golden, allow_pickle=False)
     with torch.no_grad():
         outputs = network(torch.from_numpy(golden["inputs"])).numpy()

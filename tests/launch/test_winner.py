@@ -172,7 +172,7 @@ def test_weights_are_cut_into_files_and_a_zip(
 ) -> None:
     from subshot.launch.winner import write_winner
     from subshot.launch.winner_export import read_handover
-    from subshot.train.run_dir import WinnerDir
+    from subshot.train.winner_dir import WinnerDir
 
     write_winner(WinnerDir(tmp_path / "cut"), read_handover(WinnerDir(made_clicks.winner)), file_bytes=2000)
     assert len(list((tmp_path / "cut").glob("model-*-of-*.safetensors"))) > 5
