@@ -140,11 +140,11 @@ def test_the_winners_folder_rebuilds_the_network(alone: RunDir) -> None:
     network.load_state_dict(load_file(winner.weights()))
     golden = np.load(winner.golden, allow_pickle=False)
     with torch.no_grad():
-        outputs = network(torch.from_numpy(golden["inputs"])).numpy()
-    assert np.abs(outputs - golden["outputs"]).max() < 1e-4
+        outputs = network(torch.from_numpy(golden["images"])).numpy()
+    assert np.abs(outputs - golden["logits"]).max() < 1e-4
     session = onnxruntime.InferenceSession(str(winner.onnx), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"images": golden["inputs"][:3]})
-    assert np.abs(logits - golden["outputs"][:3]).max() < 1e-3
+    (logits,) = session.run(["logits"], {"images": golden["images"][:3]})
+    assert np.abs(logits - golden["logits"][:3]).max() < 1e-3
     assert read_json(winner.metrics_json)["test/n"] == 355
 
 
