@@ -37,12 +37,11 @@ Cost = Literal["macs", "params", "activation_elements", "latency_ms"]
 
 @dataclass(frozen=True)
 class EvolutionConfig:
-    """Settings of one search. `sample`, `children`, `schedule` and `patience` are of regularised evolution alone."""
+    """Settings of one search. `sample`, `children`, `schedule` and `patience` are of regularised evolution alone; a
+    generation of NSGA-II is as large as its population, rounded up to a multiple of four."""
 
-    method: Literal["regularised", "nsga2"] = "regularised"  # regularised: the best score under the limits; nsga2: the
-    # front of score and `costs`, see search/nsga2.py; a generation is as large as the population, rounded up to a
-    # multiple of four
-    costs: tuple[Cost, ...] = ("macs",)  # what nsga2 lowers
+    method: Literal["regularised", "nsga2"] = "regularised"  # nsga2: the front of score and `costs`
+    costs: tuple[Cost, ...] = ("macs",)  # what nsga2 lowers; latency_ms needs a table
     budget: int = 10_000  # candidates scored in all
     population: int = 100  # candidates alive
     sample: int = 10  # of which a parent is the best
