@@ -170,7 +170,7 @@ def fronts_section(runs: Sequence[Run]) -> Html:
             floor = floor_of([point for rows in rows_of.values() for point in points_of(rows, axis)])
             picture = fronts(f"front {number} {axis.key}", curves, named, axis.unit, stars=stars, floor=floor)
             short = axis.name.split(" of ")[0]
-            caption = f"{_names(mine)}: the front of all candidates of a run, evolution's and random search's together."
+            caption = f"{_names(mine)}: the front of all candidates of a run, whichever search scored them."
             caption += "" if floor is None else f" Scores below {floor:.3g} are not shown."
             figures.append(page.figure(picture, f"Score against {short}", caption))
     return page.grid(figures) if figures else paragraph("No run has scored a candidate yet.")

@@ -26,6 +26,8 @@ def front_section(record: Record, sample: str = "image") -> Html:
         "A line is a front: the networks of one search that no other one of it beats in both score and cost. Faint: "
         "the rest of its candidates."
     )
+    if record.config.get("evolution", {}).get("method") == "nsga2":
+        words += " Evolution is NSGA-II here, which searches for a front and not for one network."
     if max(map(len, record.scored.values())) > MOST_POINTS:
         words += f" Of each search at most {MOST_POINTS} are drawn, evenly over its course; the fronts are of all."
     parts = [paragraph(words), page.grid(figures), *_tables(record, axes)]
@@ -82,18 +84,19 @@ def _tables(record: Record, axes: Sequence[CostAxis]) -> list[Html]:
     """The front that a search for one left, as it found it; else that of all candidates by MACs."""
     found: list[dict[str, Any]] = record.summary.get("front", [])
     if found:
-        title = f"The front that NSGA-II found ({findings.counted(len(found), 'network')})"
+        title = f"The front that the search was for ({findings.counted(len(found), 'network')}, whoever found them)"
         rows = sorted(found, key=lambda network: -network["score"])
-        return [page.folded(title, _table(rows, axes, [network["choices"] for network in rows]))]
+        words = [f"{network['choices']} (by {findings.spoken_method(network['method'])})" for network in rows]
+        return [page.folded(title, _table(rows, axes, words))]
     axis = axes[0]
     points: list[Point] = [point for rows in record.scored.values() for point in points_of(rows, axis)]
     best = [point.row for point in reversed(front(points))]
     title = f"The front of all candidates by {axis.name.split(' of ')[0]} ({findings.counted(len(best), 'network')})"
-    return [page.folded(title, _table(best, axes, [" ".join(map(str, row["genotype"])) for row in best]))]
+    return [page.folded(title, _table(best, axes, [f"genotype {' '.join(map(str, row['genotype']))}" for row in best]))]
 
 
 def _table(rows: Sequence[dict[str, Any]], axes: Sequence[CostAxis], choices: Sequence[str]) -> Html:
-    heads = ("score", *(axis.name.split(" of ")[0] for axis in axes), "network, as history.jsonl writes it")
+    heads = ("score", *(axis.name.split(" of ")[0] for axis in axes), "network")
     cells = []
     for row, words in zip(rows, choices, strict=True):
         costs = [cost_text(axis.value(row["costs"]), axis).removesuffix(" parameters") for axis in axes]

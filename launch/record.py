@@ -25,6 +25,7 @@ ENDINGS: Endings = (
     (r"epoch \d+: |every candidate was trained", "warm-up"),
     (r"score: |caution: ", "indicators, spectra, preparing the score"),
     (r"evolution: best", "evolution"),
+    (r"nsga2: best", "NSGA-II"),
     (r"random: best", "random search"),
     (r"\w+: [\d.e+-]+ % below|winner[:,] ", "exact optimum and controls"),
     (r"\S+: test accuracy|network  |the winner \(", "retraining and export"),

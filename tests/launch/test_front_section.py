@@ -62,25 +62,23 @@ def test_a_picture_for_each_cost_with_its_limit_and_what_is_on_the_front(noisy_r
 
 def test_a_search_for_a_front_has_its_line_and_its_table(noisy_run: RunDir) -> None:
     record = read_record(noisy_run)
-    found = [
-        {
-            "genotype": row["genotype"],
-            "choices": f"network {n}",
-            "hash": "h",
-            "score": row["score"],
-            "costs": row["costs"],
-        }
+    keys = ("genotype", "score", "costs")
+    found: list[dict[str, Any]] = [
+        {key: row[key] for key in keys} | {"choices": f"network {n}", "hash": "h", "method": "nsga2"}
         for n, row in enumerate(record.history["evolution"][:3])
     ]
+    found[2]["method"] = "random"
     record = replace(record, history={"nsga2": record.history["evolution"], "random": record.history["random"]})
     record = replace(record, summary=record.summary | {"front": found})
     html = front_section(record)
-    assert ">NSGA-II<" in html and "The front that NSGA-II found (3 networks)" in html
-    places = [
-        html.index(f"<td>network {n}</td>") for n, _ in sorted(enumerate(found), key=lambda item: -item[1]["score"])
-    ]
+    assert ">NSGA-II<" in html and "The front that the search was for (3 networks, whoever found them)" in html
+    said = {n: f"network {n} (by {'random search' if n == 2 else 'NSGA-II'})" for n in range(3)}
+    places = [html.index(said[n]) for n, _ in sorted(enumerate(found), key=lambda item: -item[1]["score"])]
     assert places == sorted(places)
     assert record.winner is not None
+    assert "Evolution is NSGA-II here" not in html
+    settings = record.config | {"evolution": record.config["evolution"] | {"method": "nsga2"}}
+    assert "Evolution is NSGA-II here" in front_section(replace(record, config=settings))
 
 
 def test_candidates_that_cost_the_same_have_no_front(noisy_run: RunDir) -> None:

@@ -65,7 +65,7 @@ def test_the_first_candidate_and_the_first_without_a_score(noisy_run: RunDir, tm
 def test_half_a_retraining(noisy_run: RunDir, tmp_path: Path) -> None:
     """A winner's folder without metrics is no finished winner."""
     run = RunDir(shutil.copytree(noisy_run.root, tmp_path / "run"))
-    run.winner("1").checkpoints.mkdir(parents=True)
+    (run.winner("1").root / "checkpoints").mkdir(parents=True)
     part = run.part_metrics_jsonl("retrain-1")
     part.parent.mkdir()
     part.write_text('{"stage":"retrain/1","step":1,"epoch":1,"train/loss":2.0}\n{"stage":"retr')

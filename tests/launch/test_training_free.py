@@ -151,7 +151,8 @@ def test_the_winners_folder_rebuilds_the_network(alone: RunDir) -> None:
 def test_the_report_has_no_section_that_needs_a_supernet(alone: RunDir) -> None:
     page = alone.report_html.read_text()
     sections = [part[: part.index('"')] for part in page.split('<section id="')[1:]]
-    assert sections == ["winner", "belief", "search", "score", "ranking", "training", "run"]
+    order = ["winner", "belief", "search", "front", "effects", "score", "ranking", "training", "time", "run"]
+    assert sections == order
     assert "24 candidates scored, 1 network retrained" in page
     assert "nor_conv" in page and "~0|+|" in page
     assert "az_trainability" in page and "of initial weights" in page
