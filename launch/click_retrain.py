@@ -266,6 +266,8 @@ def hand_over(
     (sample,) = islice(rows, 1)
     genotype = space.canonical(trial.contender.genotype)
     metrics = record | {"name": "1", "search/score": trial.contender.score}
+    before = finished(replace(trial, tested=False, seed=0), config, data, run)  # by which its rate was chosen
+    metrics |= {name: value for name, value in (before or {}).items() if name.startswith("val/")}
     layer_norm = config.retrain.layer_norm
     handed = click_handover(network, tables, space, genotype, data, cap, layer_norm, sample, metrics, run)
     write_winner(run.winner("1"), handed)

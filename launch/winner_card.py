@@ -81,6 +81,12 @@ def _measured(metrics: dict[str, Any], images: bool) -> list[str]:
         accuracy = f"{100 * metrics['test/accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f})"
         return [f"- accuracy on {metrics['test/n']:,} untouched test images: {accuracy}, one training", *seen]
     lines = []
+    chosen = metrics.get("val/log_loss")
+    if chosen is not None:
+        lines.append(
+            f"- log loss on the validation split, by which it was chosen: {chosen['value']:.5f} (95 % interval "
+            f"{chosen['low']:.5f} to {chosen['high']:.5f})"
+        )
     for name, title in (("log_loss", "log loss"), ("auc", "AUC"), ("ece", "expected calibration error")):
         found = metrics.get(f"test/{name}")
         if found is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -97,6 +98,14 @@ def test_raw_lines_become_the_training_pipelines_probabilities(made_clicks: Made
                 wanted.append(network(batch.dense, batch.sparse.values().view(26, -1).t()).numpy())
     assert found == pytest.approx(np.sort(np.concatenate(wanted)), abs=1e-6)
     assert found[-1] - found[0] > 1e-3, "the test's network tells rows apart"
+
+
+def test_tables_are_gathers_in_onnx(made_clicks: Made) -> None:
+    """A loop or a sequence for each lookup is what other runtimes refuse."""
+    graph = onnx.load(str(made_clicks.winner / "model.onnx")).graph
+    operators = {node.op_type for node in graph.node}
+    assert "Gather" in operators and not {name for name in operators if "Loop" in name or "Sequence" in name}
+    assert {node.domain for node in graph.node} == {""}
 
 
 def test_lines_come_from_a_pipe_with_or_without_their_label(made_clicks: Made) -> None:
