@@ -20,8 +20,8 @@ standard output is the sha256 of the history.
 """
 
 READ_ON = """
-Images of your own: docs/own_images.md. Clicks of your own: docs/own_clicks.md. A space of your own: docs/own_space.md.
-What the scores mean: docs/concepts.md. On a cluster: docs/clusters.md. All pages: docs/README.md.
+Your own images: docs/own_images.md. Your own clicks: docs/own_clicks.md. Your own space: docs/own_space.md. What the
+scores mean: docs/concepts.md. On a cluster: docs/clusters.md. All pages: docs/README.md.
 """
 
 
@@ -31,9 +31,9 @@ def help_text() -> str:
     several = f"torchrun --nproc-per-node 2 {search.split(' ', 1)[1]}" if search.startswith("python ") else search
     examples = [
         ("the demo, in minutes", f"{search} digits"),
-        ("what a run would take", f"{search} mobilenetv2-imagenette --data PATH --dry-run"),
-        ("images of your own", f"{several} mobilenetv2-imagenette --data PATH --run-dir runs/mine"),
-        ("other settings", f"{search} digits --limits.max-macs 2e6 --warmup.recipe.epochs 20 --run-dir runs/small"),
+        ("what it would take", f"{search} mobilenetv2-imagenette --data PATH --dry-run"),
+        ("images of your own", f"{several} macro-cifar10 --data PATH --run-dir runs/mine"),
+        ("other settings", f"{search} digits --limits.max-macs 2e6 --run-dir runs/small"),
         ("then the winner", f"{retrain} runs/mine"),
         ("and what was found", f"{report} runs/mine"),
     ]
@@ -48,7 +48,7 @@ def help_text() -> str:
             f"What a preset costs and gives, and all its options: {search} PRESET --help",
             "",
             "examples:",
-            *(f"  {what:23}{command}" for what, command in examples),
+            *(f"  {what:20}{command}" for what, command in examples),
             READ_ON.rstrip(),
         ]
     )
