@@ -25,6 +25,7 @@ COLOURS: dict[str, Literal["winner", "control", "baseline"]] = {
     "count": "baseline",
 }
 RIVALS = ("proxy", "kind")
+AXES = {"test/accuracy": "test accuracy", "val/log_loss": "validation log loss"}
 METRICS = {"test/accuracy": "accuracy on the untouched images", "val/log_loss": "log loss on the validation split"}
 
 
@@ -60,7 +61,7 @@ def _scatter(ranking: Mapping[str, Any]) -> str:
     points = []
     for network in ranking["sample"]:
         points += [(network["score"], value) for value in network[ranking["metric"]] if value is not None]
-    return click_charts.term_against("ranking sample", points, "score", METRICS[ranking["metric"]])
+    return click_charts.term_against("ranking sample", points, "score", AXES[ranking["metric"]])
 
 
 def _agreement(ranking: Mapping[str, Any]) -> str:
@@ -70,8 +71,8 @@ def _agreement(ranking: Mapping[str, Any]) -> str:
 
 def _heads(ranking: Mapping[str, Any]) -> list[str]:
     regret = "regret, points" if ranking["metric"] == "test/accuracy" else "regret, log loss"
-    each = ["Kendall's tau", "Spearman's rho", "nDCG", f"recall of the best {ranking['recall_of']}", regret]
-    return ["score", *(head for name in each for head in (name, "95 % interval"))]
+    each = ["Kendall's tau", "Spearman's rho", "nDCG", f"recall, best {ranking['recall_of']}", regret]
+    return ["score", *(head for name in each for head in (name, "95 %"))]
 
 
 def _rows(ranking: Mapping[str, Any]) -> list[list[str]]:

@@ -114,7 +114,7 @@ def test_the_page_has_pictures_table_and_sentences(ranking_of: RankingOf) -> Non
     words = words_of(ranking)
     assert "Highest: parameters, tau +0.65" in words
     assert "The score and what 12 networks reach: tau +0.60" in words
-    assert "MACs – –" in words and "recall of the best 3" in words
+    assert "MACs – –" in words and "recall, best 3" in words
     for sentence in sentences(ranking):
         assert sentence in words
     assert "undefined" in "\n".join(as_text(ranking))
