@@ -58,7 +58,7 @@ class CorrelateRunArguments:
     """Other kinds of score that the warm supernet can give, to judge as well: values of the search's --score.kind, with
     commas between them. Not for training-free runs."""
     index: int | None = None
-    """Only this line of the frozen list, counted from 0: one element of a job array."""
+    """Only this line of the frozen list, counted from 0: one element of a job array. --freeze comes first."""
     freeze: bool = False
     """Train nothing: write down, as correlation/manifest.json, what the elements of a job array will train."""
     epochs: int | None = None
@@ -128,8 +128,9 @@ def correlate_run(arguments: CorrelateRunArguments, names: Sequence[str], world:
 def manifest_of(
     arguments: CorrelateRunArguments, run: RunDir, domain: Domain, trainings: Trainings, seed: int, world: World
 ) -> Manifest:
-    """The frozen list, or what would be frozen. Raises ValueError where the arguments ask for another one."""
-    if not of_main(CORRELATION.manifest_json(run).is_file(), world):
+    """The frozen list, or what would be frozen. Raises ValueError where the arguments ask for another one, or for an
+    element of none: what was trained meanwhile could change the sample."""
+    if arguments.index is None and not of_main(CORRELATION.manifest_json(run).is_file(), world):
         count, trained = arguments.sample or DEFAULT, trainings.trained_before(run)
         networks = stratified(*scored_networks(run), count, seed, trained)
         return planned(trainings, networks, arguments.seeds or 1, domain.space.name, run)

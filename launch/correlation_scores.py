@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -87,20 +87,22 @@ def measured(
     if path.is_file() and (record := read_json(path))["depends_on"] == mark:
         kept = record["columns"]
     kept = of_main(kept, world)
+
+    def keep(name: str, source: Source, maximize: bool, values: list[Any]) -> None:
+        kept[name] = {"source": source, "maximize": maximize, "values": [defined(value) for value in values]}
+        told(name, values, log)
+        if world.is_main:
+            write_json(path, {"depends_on": mark, "columns": kept})
+
     missing = [name for name in proxies if name not in kept]
     if missing:
         measure = trainings.measure([PROXIES[name] for name in missing])
         rows = shared(genotypes, measure, "proxies", world, log)
         for name in missing:
-            kept[name] = kept_form("proxy", PROXIES[name].maximize, [row[name] for row in rows])
-            told(name, [row[name] for row in rows], log)
+            keep(name, "proxy", PROXIES[name].maximize, [row[name] for row in rows])
     for kind in kinds:
         if (name := f"kind {kind}") not in kept:
-            values = shared(genotypes, score_of_kind(kind, config, world, run, log), name, world, log)
-            kept[name] = kept_form("kind", True, values)
-            told(name, values, log)
-    if world.is_main and kept:
-        write_json(path, {"depends_on": mark, "columns": kept})
+            keep(name, "kind", True, shared(genotypes, score_of_kind(kind, config, world, run, log), name, world, log))
     return {
         name: Column(column["source"], column["maximize"], tuple(column["values"])) for name, column in kept.items()
     }
@@ -129,10 +131,6 @@ def score_of_kind(
         return value if isinstance(value, Infeasible) else float(value)
 
     return score
-
-
-def kept_form(source: Source, maximize: bool, values: Iterable[Any]) -> dict[str, Any]:
-    return {"source": source, "maximize": maximize, "values": [defined(value) for value in values]}
 
 
 def told(name: str, values: Sequence[Any], log: RunLog) -> None:

@@ -25,6 +25,7 @@ COLOURS: dict[str, Literal["winner", "control", "baseline"]] = {
     "count": "baseline",
 }
 RIVALS = ("proxy", "kind")
+AXES = {"test/accuracy": "test accuracy", "val/log_loss": "validation log loss"}
 METRICS = {"test/accuracy": "accuracy on the untouched images", "val/log_loss": "log loss on the validation split"}
 
 
@@ -42,12 +43,12 @@ def section(record: Record) -> Html:
         )
     scores = ranking["scores"]
     known = sorted((n for n in scores if scores[n]["kendall"]), key=lambda n: -scores[n]["kendall"]["value"])
-    figures = [page.figure(_scatter(ranking), _agreement(ranking), "A dot is a network of the sample.")]
+    figures = [page.figure(_scatter(ranking), _agreement(ranking), "A dot is a training; none where it diverged.")]
     if known:
         dots = [Dot(_label(n), **scores[n]["kendall"], kind=COLOURS[scores[n]["kind"]]) for n in known]
-        quantity = f"Kendall's tau with {METRICS[ranking['metric']]}"
-        picture = click_charts.dots("ranking", dots, quantity, 2, (0.0, "no relation"))
-        caption = "95 % bootstrap intervals over networks. Blue: what drove the search. Grey: mere counts."
+        picture = click_charts.dots("ranking", dots, "Kendall's tau", 2, (0.0, "no relation"))
+        caption = f"Of each order with that by {METRICS[ranking['metric']]}; 95 % bootstrap intervals over networks. "
+        caption += "Blue: what drove the search. Grey: mere counts."
         if any(row["kind"] in RIVALS for row in scores.values()):
             caption += " Orange: other scores."
         title = f"Highest: {_label(known[0])}, tau {signed(scores[known[0]]['kendall']['value'])}"
@@ -60,7 +61,7 @@ def _scatter(ranking: Mapping[str, Any]) -> str:
     points = []
     for network in ranking["sample"]:
         points += [(network["score"], value) for value in network[ranking["metric"]] if value is not None]
-    return click_charts.term_against("ranking sample", points, "score", METRICS[ranking["metric"]])
+    return click_charts.term_against("ranking sample", points, "score", AXES[ranking["metric"]])
 
 
 def _agreement(ranking: Mapping[str, Any]) -> str:
@@ -70,8 +71,8 @@ def _agreement(ranking: Mapping[str, Any]) -> str:
 
 def _heads(ranking: Mapping[str, Any]) -> list[str]:
     regret = "regret, points" if ranking["metric"] == "test/accuracy" else "regret, log loss"
-    each = ["Kendall's tau", "Spearman's rho", "nDCG", f"recall of the best {ranking['recall_of']}", regret]
-    return ["score", *(head for name in each for head in (name, "95 % interval"))]
+    each = ["Kendall's tau", "Spearman's rho", "nDCG", f"recall, best {ranking['recall_of']}", regret]
+    return ["score", *(head for name in each for head in (name, "95 %"))]
 
 
 def _rows(ranking: Mapping[str, Any]) -> list[list[str]]:
@@ -143,7 +144,7 @@ def sentences(ranking: Mapping[str, Any]) -> list[str]:
     ]
     if ranking["diverged"]:
         some = findings.counted(ranking["diverged"], "training")
-        said.append(f"Diverged: {some}. Nothing counts as worse, and guessing not as better.")
+        said.append(f"Diverged, and counted as worst: {some}.")
     return said
 
 
@@ -239,11 +240,11 @@ def for_retraining(ranking: Mapping[str, Any]) -> list[str]:
 
 def as_text(ranking: Mapping[str, Any]) -> list[str]:
     """The table for a terminal, and the sentences."""
-    lines = [f"{'score':28}{'Kendall (95 %)':>26}{'Spearman (95 %)':>26}{'nDCG':>8}{'recall':>8}{'regret':>9}"]
+    lines = [f"{'score':34}{'Kendall (95 %)':>26}{'Spearman (95 %)':>26}{'nDCG':>8}{'recall':>8}{'regret':>9}"]
     for name, row in ranking["scores"].items():
         tau, rho = (_with_interval(row[statistic]) for statistic in ("kendall", "spearman"))
         rest = [_cells(row[statistic], statistic, ranking)[0] for statistic in ("ndcg", "top_k_recall", "regret")]
-        lines.append(f"{_label(name):28}{tau:>26}{rho:>26}{rest[0]:>8}{rest[1]:>8}{rest[2]:>9}")
+        lines.append(f"{_label(name):34}{tau:>26}{rho:>26}{rest[0]:>8}{rest[1]:>8}{rest[2]:>9}")
     return [*lines, *sentences(ranking)]
 
 

@@ -233,6 +233,8 @@ def test_elements_of_an_array_and_what_adds_them_up(
 ) -> None:
     monkeypatch.chdir(work)
     run = copy_of(images, "array")
+    assert status_of(correlate, monkeypatch, run.root, "--index", "0") == 2
+    assert f"write it with: launch/correlate.py {run.root} --freeze" in capsys.readouterr().err
     assert status_of(correlate, monkeypatch, run.root, *SAMPLE, "--freeze") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "8"
     elements = read_manifest(run, CORRELATION).elements

@@ -102,7 +102,7 @@ def test_what_the_first_alone_loses_is_in_the_unit_of_the_task(ranking_of: Ranki
 
 def test_ceiling_and_divergence_are_told(ranking_of: RankingOf) -> None:
     said = " ".join(sentences(ranking_of(RANKS, {}, diverged=2)))
-    assert "as another's do to tau +0.66" in said and "Diverged: 2 trainings." in said
+    assert "as another's do to tau +0.66" in said and "Diverged, and counted as worst: 2 trainings." in said
     said = " ".join(sentences(ranking_of(RANKS, {}, ceiling_kendall=None)))
     assert "as another's" not in said and "Diverged" not in said
 
@@ -114,7 +114,7 @@ def test_the_page_has_pictures_table_and_sentences(ranking_of: RankingOf) -> Non
     words = words_of(ranking)
     assert "Highest: parameters, tau +0.65" in words
     assert "The score and what 12 networks reach: tau +0.60" in words
-    assert "MACs – –" in words and "recall of the best 3" in words
+    assert "MACs – –" in words and "recall, best 3" in words
     for sentence in sentences(ranking):
         assert sentence in words
     assert "undefined" in "\n".join(as_text(ranking))
