@@ -17,8 +17,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from subshot.data.click_formats import ClickFormat, Column, Kind, Layout
 from subshot.data.image_folder import DataError
 
@@ -120,15 +118,9 @@ def layout_of(schema: ClickSchema, raw: Path, head: bytes) -> Layout:
             )
         if [other for other, _ in schema.kinds].count(name) > 1:
             raise DataError(f"the schema names the column {name!r} twice; a column can be one thing")
-        taken = (kind in ("real", "text") and name in TAKEN_NAMES) or (
-            kind == "text" and hasattr(nn.ModuleDict(), name)
-        )
+        taken = kind in ("real", "text") and name in TAKEN_NAMES
         if taken or (kind != "left out" and not _NAME.fullmatch(name)):
-            rule = (
-                "the name is taken (by the program, or by torch for its modules)"
-                if taken
-                else "its name must be of letters, digits, spaces, - and _"
-            )
+            rule = f"{name!r} is taken" if taken else "its name must be of letters, digits, spaces, - and _"
             raise DataError(
                 f"{where}: the column {name!r} cannot be used: {rule}; rename it, or list it under left_out"
             )

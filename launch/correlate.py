@@ -39,6 +39,7 @@ from subshot.launch.correlate_scores import (
 from subshot.launch.correlation_run import CorrelateRunArguments, correlate_run
 from subshot.launch.job import claimed_by_main
 from subshot.launch.retrain import patience_minutes
+from subshot.launch.started import program
 from subshot.proxies import PROXIES
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.run_dir import RunDir, file_digest, replacing, write_json
@@ -233,7 +234,7 @@ def unknown(name: str) -> str:
 
 
 def of_a_run() -> None:
-    arguments = tyro.cli(CorrelateRunArguments, prog="launch/correlate.py", description=correlation_run.__doc__)
+    arguments = tyro.cli(CorrelateRunArguments, prog=program("correlate"), description=correlation_run.__doc__)
     names = chosen_proxies(arguments.proxies) if arguments.proxies.strip() else ()
     patience = patience_minutes(RunDir(arguments.run), arguments.timeout_minutes)
     with joined_world(patience, arguments.checkpoint_minutes) as world:
@@ -247,7 +248,7 @@ def main() -> int:
         if names_a_run(sys.argv[1:]):
             of_a_run()
             return
-        arguments = tyro.cli(CorrelateArguments, prog="launch/correlate.py", description=__doc__)
+        arguments = tyro.cli(CorrelateArguments, prog=program("correlate"), description=__doc__)
         with joined_world(arguments.timeout_minutes) as world:
             correlate(arguments, world)
 

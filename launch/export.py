@@ -16,7 +16,8 @@ from typing import Literal
 
 import tyro
 
-from subshot.launch.cli import run_command
+from subshot.launch.cli import go_on, run_command
+from subshot.launch.started import program
 from subshot.launch.winner import write_winner
 from subshot.launch.winner_export import quantised_handover, read_handover
 from subshot.launch.winner_weights import FILE_BYTES
@@ -88,13 +89,13 @@ def export_one(folder: WinnerDir, out: Path | None, arguments: ExportArguments) 
 
 
 def main() -> int:
-    arguments = tyro.cli(ExportArguments, prog="launch/export.py", description=__doc__)
+    arguments = tyro.cli(ExportArguments, prog=program("export"), description=__doc__)
 
     def command() -> None:
         for path in export(arguments):
             print(path)
 
-    return run_command(command, lambda: True, f"export it again with: launch/export.py {arguments.winner}")
+    return run_command(command, lambda: True, go_on())
 
 
 if __name__ == "__main__":

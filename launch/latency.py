@@ -47,6 +47,7 @@ from subshot.launch.latency_measure import (
 )
 from subshot.launch.latency_table import table_record
 from subshot.launch.presets import PRESETS
+from subshot.launch.started import program
 from subshot.launch.vision import make_space
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Genotype
@@ -239,12 +240,13 @@ def of_preset_or_run(name: str) -> tuple[VisionConfig, int | None]:
 def parse(arguments: list[str]) -> LatencyArguments:
     """Exits with 2 where the line is not understood; raises ValueError as `of_preset_or_run` does."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\npresets: {', '.join(n for n in PRESETS if isinstance(PRESETS[n](), VisionConfig))}")
+        chains = ", ".join(name for name in PRESETS if isinstance(PRESETS[name](), VisionConfig))
+        print(f"usage: {program('latency')} PRESET_OR_RUN [--help] [--out FILE] ...\n\n{__doc__}\npresets: {chains}")
         sys.exit(0 if arguments else USER_MISTAKE)
     config, classes = of_preset_or_run(arguments[0])
     of_preset = 1000 if config.preset.endswith("-imagenet") else 10
     default = LatencyArguments(config.space, classes or of_preset, Path(f"runs/latency-{config.preset}.json"))
-    name = f"launch/latency.py {arguments[0]}"
+    name = f"{program('latency')} {arguments[0]}"
     return tyro.cli(LatencyArguments, default=default, args=arguments[1:], prog=name, description=__doc__)
 
 

@@ -16,9 +16,12 @@ from subshot.launch.started import CONSOLE, MODULE
 VERBS: dict[str, tuple[str, ...]] = {
     "search": ("search",),
     "retrain": ("retrain",),
+    "export": ("export",),
+    "verify": ("verify",),
     "report": ("report",),
     "prepare": ("prepare",),
     "correlate": ("correlate",),
+    "latency": ("latency",),
     "score": ("score",),
     "status": ("status",),
     "slurm": ("slurm",),

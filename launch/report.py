@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +21,13 @@ from typing import Any
 import tyro
 
 from subshot.launch import findings, page
-from subshot.launch.cli import run_command
+from subshot.launch.cli import go_on, run_command
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.compare_report import Run, sections_of
 from subshot.launch.config import TrainingFreeConfig, VisionConfig
 from subshot.launch.record import read_record
 from subshot.launch.report_sections import DomainReport
+from subshot.launch.started import program
 from subshot.train.run_dir import RunDir, replacing
 
 
@@ -153,14 +153,14 @@ class ReportArguments:
 
 def main() -> int:
     def command() -> None:
-        arguments = tyro.cli(ReportArguments, prog="launch/report.py", description=__doc__)
+        arguments = tyro.cli(ReportArguments, prog=program("report"), description=__doc__)
         runs = [RunDir(root) for root in arguments.runs]
         if len(runs) == 1:
             print(write_report(runs[0], arguments.price_per_hour, arguments.out))
         else:
             print(write_comparison(runs, arguments.price_per_hour, arguments.out))
 
-    return run_command(command, lambda: True, f"write it again with: {shlex.join(['launch/report.py', *sys.argv[1:]])}")
+    return run_command(command, lambda: True, go_on())
 
 
 if __name__ == "__main__":

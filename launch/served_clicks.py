@@ -47,13 +47,18 @@ class Int8Table(nn.Module):
         return F.embedding(ids, self.codes) * scale.unsqueeze(-1) + bias.unsqueeze(-1)
 
 
+def table_name(field: str) -> str:
+    """Of a module: a field may be called type, or items, which modules have already."""
+    return f"table_{field}"
+
+
 class ServedNetwork(nn.Module):
-    """network: (dense, embedded [N, F, width]) to logits [N]. tables: one for each field, in the order of the ids."""
+    """network: (dense, embedded [N, F, width]) to logits [N]. tables: by field, in the order of the ids."""
 
     def __init__(self, network: nn.Module, tables: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.network = network
-        self.tables = nn.ModuleDict(tables)
+        self.tables = nn.ModuleDict({table_name(field): table for field, table in tables.items()})
 
     def forward(self, dense: Tensor, ids: Tensor) -> Tensor:
         looked_up = [table(ids[:, place]) for place, table in enumerate(self.tables.values())]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import tyro
 
-from subshot.launch.cli import run_command
+from subshot.launch.cli import go_on, run_command
+from subshot.launch.started import program
 from subshot.launch.winner import winner_digest
 from subshot.launch.winner_check import check_winner
 from subshot.train.winner_dir import WinnerDir
@@ -28,14 +29,14 @@ class VerifyArguments:
 
 
 def main() -> int:
-    arguments = tyro.cli(VerifyArguments, prog="launch/verify.py", description=__doc__)
+    arguments = tyro.cli(VerifyArguments, prog=program("verify"), description=__doc__)
 
     def command() -> None:
         for passed in check_winner(arguments.winner):
             print(f"ok    {passed}")
         print(winner_digest(WinnerDir(arguments.winner)))
 
-    return run_command(command, lambda: True, f"check it again with: launch/verify.py {arguments.winner}")
+    return run_command(command, lambda: True, go_on())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from subshot.launch.network_program import count_macs
+from subshot.launch.served_clicks import table_name
 from subshot.launch.winner_files import LOAD, preprocess_source
 from subshot.launch.winner_files.load import Network, load_weights
 from subshot.launch.winner_programs import MAX_DIFFERENCE, run_onnx
@@ -246,7 +247,7 @@ def check_interface(content: Content) -> str:
         if rule["of"] is not None and rule["of"] not in named:
             raise ValueError(f"{folder.preprocess_json}: {rule['name']} is of {rule['of']!r}, which is no column")
     for rule in how["categories"]:
-        sizes = {len(v) for n, v in content.weights.items() if n.startswith(f"tables.{rule['name']}.")}
+        sizes = {len(v) for n, v in content.weights.items() if n.startswith(f"tables.{table_name(rule['name'])}.")}
         if sizes != {rule["rows"]}:
             raise ValueError(f"{folder.preprocess_json}: {rule['name']} has {rule['rows']} rows; its table has {sizes}")
         if not rule["hash_size"] and len(known.get(rule["name"], ())) + 2 != rule["cardinality"]:

@@ -23,6 +23,7 @@ from torchrec.distributed.planner.types import KernelConfig, PlannerError, Topol
 
 from subshot.train.dist import World, process_group
 from subshot.train.table_storage import (
+    PREFIX,
     TableOptimizer,
     TableShape,
     TableTensors,
@@ -62,7 +63,8 @@ class ShardedStorage:
         self._model = DistributedModelParallel(
             bags, device=world.device, plan=plan, sharders=[sharder], init_data_parallel=False
         )
-        self.fused, self.holders = True, {name: table.ranks[0] for name, table in plan.plan[""].items()}
+        ranks = {name.removeprefix(PREFIX): table.ranks[0] for name, table in plan.plan[""].items()}
+        self.fused, self.holders = True, ranks
 
     def lookup(self, sparse: KeyedJaggedTensor) -> Tensor:
         pooled = self._model(sparse).wait()
@@ -82,7 +84,7 @@ class ShardedStorage:
         states = self._model.fused_optimizer.state_dict()["state"]
         found = {}
         for name in self._names:
-            key = f"embedding_bags.{name}.weight"
+            key = f"embedding_bags.{PREFIX}{name}.weight"
             if weights[key].local_shards():
                 (accumulator,) = states[key].values()
                 found[name] = TableTensors(_local(weights[key]), _local(accumulator))
@@ -100,7 +102,7 @@ def _plan(bags: EmbeddingBagCollection, shapes: Sequence[TableShape], sharder: A
     planner = EmbeddingShardingPlanner(
         topology=topology,
         storage_reservation=FixedPercentageStorageReservation(RESERVED),
-        constraints={shape.name: whole for shape in shapes},
+        constraints={f"{PREFIX}{shape.name}": whole for shape in shapes},
     )
     try:
         return planner.collective_plan(bags, [sharder], process_group(world))

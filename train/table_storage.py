@@ -74,11 +74,18 @@ class Storage(Protocol):
         ...
 
 
+PREFIX = "table_"
+"""Of a table's name for torchrec, which keeps tables as parts of a module: a field may be called type, or items."""
+
+
 def bag_configs(shapes: Sequence[TableShape]) -> list[EmbeddingBagConfig]:
-    """torchrec's description; a table, its feature and the key in a batch bear the field's name."""
+    """torchrec's description; a table's feature and the key in a batch bear the field's name."""
     return [
         EmbeddingBagConfig(
-            name=shape.name, embedding_dim=shape.columns, num_embeddings=shape.rows, feature_names=[shape.name]
+            name=f"{PREFIX}{shape.name}",
+            embedding_dim=shape.columns,
+            num_embeddings=shape.rows,
+            feature_names=[shape.name],
         )
         for shape in shapes
     ]
@@ -120,7 +127,7 @@ class FusedStorage:
         found = {}
         for name, bag in self._bags.embedding_bags.items():
             (accumulator,) = states[f"{name}.weight"].values()
-            found[name] = TableTensors(bag.weight.detach(), accumulator)
+            found[name.removeprefix(PREFIX)] = TableTensors(bag.weight.detach(), accumulator)
         return found
 
 
@@ -151,7 +158,8 @@ class DenseStorage:
     def tensors(self) -> dict[str, TableTensors]:
         state = self._optimizer.state
         bags = self._bags.embedding_bags.items()
-        return {name: TableTensors(bag.weight.detach(), state[bag.weight]["sum"]) for name, bag in bags}
+        found = {name: TableTensors(bag.weight.detach(), state[bag.weight]["sum"]) for name, bag in bags}
+        return {name.removeprefix(PREFIX): tensors for name, tensors in found.items()}
 
 
 def _looked_up(bags: nn.Module, sparse: KeyedJaggedTensor, shape: tuple[int, int]) -> Tensor:

@@ -18,7 +18,9 @@ RANKS, UNSURE = (0.6, 0.3, 0.75), (0.2, -0.3, 0.6)
 
 def record_of(ranking: dict[str, Any]) -> Record:
     empty: dict[str, Any] = {}
-    return Record("run", empty, empty, empty, empty, [], empty, empty, [], empty, [], empty, ranking, empty, [])
+    return Record(
+        "run", empty, empty, empty, empty, [], empty, empty, [], empty, [], empty, ranking, empty, [], [], [], {}
+    )
 
 
 def words_of(ranking: dict[str, Any]) -> str:

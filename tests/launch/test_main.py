@@ -84,7 +84,7 @@ def test_an_unknown_verb_is_a_mistake(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err == "error: there is no verb 'serach'; did you mean search?\n"
 
 
-@pytest.mark.parametrize("verb", ["search", "retrain", "prepare", "score", "status", "slurm", "collect", "doctor"])
+@pytest.mark.parametrize("verb", list(main.VERBS))
 def test_usage_names_the_verb(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of([verb, "--help"], monkeypatch) == 0
     module, *before = main.VERBS[verb]

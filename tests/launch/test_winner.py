@@ -185,7 +185,7 @@ def test_weights_are_cut_into_files_and_a_zip(
 
     write_winner(WinnerDir(tmp_path / "cut"), read_handover(WinnerDir(made_clicks.winner)), file_bytes=2000)
     assert len(list((tmp_path / "cut").glob("model-*-of-*.safetensors"))) > 5
-    assert "tables.C3.weight" in json.loads((tmp_path / "cut" / "network.json").read_text())["joined"]
+    assert "tables.table_C3.weight" in json.loads((tmp_path / "cut" / "network.json").read_text())["joined"]
     one, other = load(made_clicks.winner).state_dict(), load(tmp_path / "cut").state_dict()
     assert one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
     assert run_export(monkeypatch, str(tmp_path / "cut"), "--out", str(tmp_path / "whole"), "--zip") == 0
