@@ -13,6 +13,7 @@ from subshot.launch.click_config import ClickSpaceConfig
 from subshot.launch.click_space import make_click_space
 from subshot.launch.config import from_json
 from subshot.launch.effects_section import effects_section
+from subshot.launch.findings import latency_facts
 from subshot.launch.front_chart import Costed
 from subshot.launch.front_section import front_section, results_against_cost
 from subshot.launch.page import Html, join, paragraph
@@ -68,6 +69,7 @@ def winner_section(record: Record) -> Html:
         tested = networks[0]
         facts.insert(0, (f"{tested['test/auc']['mean']:.4f}", "AUC on the test split"))
         facts.insert(0, (f"{tested['test/log_loss']['mean']:.4f}", "log loss on the test split"))
+        facts += latency_facts(record, "row")
     parts = [page.tiles(facts)]
     if space is None:
         return join([*parts, paragraph("Its blocks are not drawn: the folder does not say how many fields there are.")])

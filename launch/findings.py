@@ -108,6 +108,15 @@ def tested_networks(record: Record) -> list[Measured]:
     return rows
 
 
+def latency_facts(record: Record, sample: str) -> list[tuple[str, str]]:
+    """How long the first winner takes for one `sample` in onnxruntime, for the tiles; empty where it is not known."""
+    for row in record.winners[0]["latency"] if record.winners else []:
+        if row["runtime"] == "onnxruntime" and row["batch"] == 1:
+            words = f"one {sample} in onnxruntime, one CPU thread (p95 {row['p95_ms']:.3g} ms)"
+            return [(f"{row['p50_ms']:.3g} ms", words)]
+    return []
+
+
 def winner_beside_controls(rows: Sequence[Measured]) -> str | None:
     """The first winner's accuracy beside that of random networks of its cost; None where one side is missing."""
     winners, controls = [r for r in rows if r.is_winner], [r for r in rows if not r.is_winner]

@@ -15,6 +15,7 @@ from subshot.launch.config import SpaceConfig, from_json
 from subshot.launch.own_space import build_space, require_unchanged
 from subshot.supernet.chain import ChainSpace
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
+from subshot.train.winner_dir import WinnerDir
 
 _STAMPED = re.compile(r"^\[\s*([\d.]+) s\] (.*)")
 
@@ -148,7 +149,7 @@ def read_record(run: RunDir, price_per_hour: float | None = None) -> Record:
         metrics=[row for path in metrics_files(run) for row in read_jsonl(path)],
         indicators=json_of(run.indicators_json),
         spectrum=json_of(run.spectrum_json),
-        winners=[dict(read_json(run.winner(name).metrics_json)) for name in run.winner_names()],
+        winners=[_winner(run.winner(name)) for name in run.winner_names()],
         terms=json_of(run.score_json),
         trials=[dict(read_json(path)) for path in sorted(run.trial_json("*").parent.glob("*.json"))],
         comparison=json_of(run.comparison_json),
@@ -160,6 +161,12 @@ def read_record(run: RunDir, price_per_hour: float | None = None) -> Record:
         part_logs={path.stem: _lines(path) for path in sorted(run.log.parent.glob("*.txt")) if path != run.log},
         price_per_hour=price_per_hour,
     )
+
+
+def _winner(folder: WinnerDir) -> dict[str, Any]:
+    """Its metrics, and as `latency` what was measured on the machine that wrote the folder."""
+    latency = read_json(folder.latency_json) if folder.latency_json.is_file() else []
+    return {**read_json(folder.metrics_json), "latency": latency}
 
 
 def _lines(path: Path) -> list[str]:

@@ -69,6 +69,7 @@ def winner_facts(record: Record, winner: dict[str, Any]) -> list[tuple[str, str]
     tested = [row for row in findings.tested_networks(record) if row.is_winner]
     if tested:
         facts.insert(0, (f"{100 * tested[0].value:.1f} %", "accuracy on the untouched test images"))
+        facts += findings.latency_facts(record, "image")
     return facts
 
 
