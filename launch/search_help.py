@@ -30,7 +30,7 @@ def help_text() -> str:
     search, retrain, report = (shlex.join(another(name)) for name in ("search", "retrain", "report"))
     several = f"torchrun --nproc-per-node 2 {search.split(' ', 1)[1]}" if search.startswith("python ") else search
     examples = [
-        ("the demo, in minutes", f"{search} digits"),
+        ("the demo", f"{search} digits"),
         ("what it would take", f"{search} mobilenetv2-imagenette --data PATH --dry-run"),
         ("images of your own", f"{several} macro-cifar10 --data PATH --run-dir runs/mine"),
         ("other settings", f"{search} digits --limits.max-macs 2e6 --run-dir runs/small"),

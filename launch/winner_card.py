@@ -32,8 +32,8 @@ def model_card(
         "needs torch and safetensors" + (", and Pillow to read images" if images else "") + ". In Python: "
         '`from load import load; network = load("this/folder")`. `model.onnx` runs in onnxruntime and has a dynamic '
         "batch; `model.pt2` is the same for `torch.export.load` (which unpickles: verify the folder first). "
-        "`sha256sum -c SHA256SUMS`, or `launch/verify.py` of subshot, which also runs it, tells whether anything was "
-        "changed.",
+        "`sha256sum -c SHA256SUMS` tells whether anything was changed; `launch/verify.py` of subshot also runs the "
+        "network.",
         "",
         "## Network",
         "",
