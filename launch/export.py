@@ -8,8 +8,8 @@ last line of standard output is the path of what was written.
 
 from __future__ import annotations
 
-import shutil
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,8 +82,9 @@ def export_one(folder: WinnerDir, out: Path | None, arguments: ExportArguments) 
     if arguments.zip:
         path = target.root.with_name(f"{target.root.name}.zip")
         with replacing(path) as temporary:
-            made = shutil.make_archive(str(temporary), "zip", target.root.parent, target.root.name)
-            Path(made).replace(temporary)
+            with zipfile.ZipFile(temporary, "w") as archive:
+                for file in sorted(target.root.iterdir()):
+                    archive.write(file, f"{target.root.name}/{file.name}")
         written.append(path)
     return written
 

@@ -34,7 +34,10 @@ def exported(network: nn.Module, inputs: Sequence[Tensor]) -> ExportedProgram:
     shapes: Any = tuple({0: batch} for _ in inputs)
     if isinstance(network, Network):  # takes any number of inputs, which torch.export sees as one tuple
         shapes = (shapes,)
-    return torch.export.export(network, tuple(inputs), dynamic_shapes=shapes)
+    program = torch.export.export(network, tuple(inputs), dynamic_shapes=shapes)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of the machine that exported
+    return program
 
 
 def as_program(found: ExportedProgram, inputs: Sequence[str]) -> dict[str, Any]:

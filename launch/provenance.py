@@ -27,7 +27,7 @@ def provenance_of(run: RunDir) -> dict[str, Any]:
         "subshot": version("subshot"),
         "git_commit": git_commit(),
         "run": run.root.resolve().name,
-        "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+        "config_sha256": config_digest(config),
         "config": config,
         "history_sha256": file_digest(run.history_jsonl),
         "data": read_json(run.data_json) if run.data_json.is_file() else {},
@@ -37,12 +37,22 @@ def provenance_of(run: RunDir) -> dict[str, Any]:
     }
 
 
+def config_digest(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
 def git_commit() -> str | None:
-    """Of the checkout that this file lies in; None where it is none, or there is no git."""
+    """Of the checkout that this file lies in, with -dirty where it was changed; None where it lies in none, or there is
+    no git."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return None
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() if found.returncode == 0 else None

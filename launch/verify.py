@@ -7,6 +7,7 @@ no code from the folder. The last line of standard output is the folder's digest
 
 from __future__ import annotations
 
+import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,26 @@ class VerifyArguments:
     """A winner's folder, such as runs/digits/winners/1."""
 
 
+SPARE_BYTES = 4 * 2**30
+TIMES_FOLDER = 12
+
+
+def limit_memory(folder: Path) -> None:
+    """What is checked may ask for any amount of memory: beyond what this process has, a few GiB and some times the
+    folder's size, it gets none, and is refused."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").is_file() else 0
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) if folder.is_dir() else 0
+    wanted = pages * resource.getpagesize() + SPARE_BYTES + TIMES_FOLDER * size
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if pages and (hard == resource.RLIM_INFINITY or wanted < hard):
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+
+
 def main() -> int:
     arguments = tyro.cli(VerifyArguments, prog=program("verify"), description=__doc__)
 
     def command() -> None:
+        limit_memory(arguments.winner)
         for passed in check_winner(arguments.winner):
             print(f"ok    {passed}")
         print(winner_digest(WinnerDir(arguments.winner)))

@@ -31,7 +31,8 @@ def model_card(
         "",
         "needs torch and safetensors" + (", and Pillow to read images" if images else "") + ". In Python: "
         '`from load import load; network = load("this/folder")`. `model.onnx` runs in onnxruntime and has a dynamic '
-        "batch; `model.pt2` is the same for `torch.export.load` (which unpickles: verify the folder first). "
+        "batch; `model.pt2` is the same for `torch.export.load`, which can run code: load only one that you have "
+        "exported yourself. "
         "`sha256sum -c SHA256SUMS` tells whether anything was changed; `launch/verify.py` of subshot also runs the "
         "network.",
         "",
@@ -91,8 +92,8 @@ def _measured(metrics: dict[str, Any], images: bool) -> list[str]:
         found = metrics.get(f"test/{name}")
         if found is not None:
             lines.append(
-                f"- {title} on the test split: {found['value']:.5f} (95 % interval {found['low']:.5f} to "
-                f"{found['high']:.5f}), one training"
+                f"- {title} on the {metrics['test/n']:,} rows of the test split: {found['value']:.5f} (95 % interval "
+                f"{found['low']:.5f} to {found['high']:.5f}), one training"
             )
     return [*lines, *seen]
 

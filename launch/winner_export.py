@@ -4,7 +4,10 @@ smaller weight files, or with its tables in 8 bits."""
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from torch import Tensor
 
 from subshot.launch.served_clicks import Int8Table
 from subshot.launch.winner import Handover
-from subshot.launch.winner_check import check_hashes, golden_output, read_golden, read_records, read_weights
+from subshot.launch.winner_content import check_hashes, golden_output, read_golden, read_records, read_weights
 from subshot.launch.winner_files.load import Network
 from subshot.train.winner_dir import WinnerDir
 
@@ -37,9 +40,14 @@ def read_handover(folder: WinnerDir) -> Handover:
         preprocess=records["preprocess.json"],
         labels=records["labels.json"],
         metrics=records["metrics.json"],
-        provenance=records["provenance.json"],
+        provenance=_exported_again(records["provenance.json"]),
         vocabulary=records.get("vocabulary.json", {}),
     )
+
+
+def _exported_again(provenance: dict[str, Any]) -> dict[str, Any]:
+    command = shlex.join(["launch/export.py", *sys.argv[1:]])
+    return provenance | {"subshot": version("subshot"), "commands": [*provenance["commands"], command]}
 
 
 def with_int8_tables(network: Network) -> Network:
@@ -103,7 +111,4 @@ def quantised_handover(given: Handover, data: Path) -> Handover:
     metrics["int8"] = found.losses | sizes
     with torch.no_grad():
         expected = quantised(*given.inputs.values())
-    provenance = given.provenance | {"commands": [*given.provenance["commands"], "launch/export.py --tables int8"]}
-    return replace(
-        given, network=quantised, expected=expected, metrics=json.loads(json.dumps(metrics)), provenance=provenance
-    )
+    return replace(given, network=quantised, expected=expected, metrics=json.loads(json.dumps(metrics)))

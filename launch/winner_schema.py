@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import best_match
 
 from subshot.launch.winner_files.load import OPERATIONS
@@ -14,8 +14,9 @@ from subshot.launch.winner_space import CLICKS, IMAGES, SCHEMA_VERSION
 Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-SIZE: Schema = {"type": "integer", "minimum": 1}
+COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 2**62}
+SIZE: Schema = {"type": "integer", "minimum": 1, "maximum": 2**40}
+SMALL: Schema = {"type": "integer", "minimum": 1, "maximum": 100_000}
 NUMBER: Schema = {"type": "number"}
 TEXTS: Schema = {"type": "array", "items": TEXT}
 COLOURS: Schema = {"type": "array", "items": NUMBER, "minItems": 3, "maxItems": 3}
@@ -38,20 +39,25 @@ ARCHITECTURE = _record(
         "costs": _record({"macs": COUNT, "params": COUNT, "activation_elements": COUNT}),
     }
 )
-IMAGE_SPACE = {
+IMAGE_SPACE: Schema = {
     "type": "object",
-    "properties": {"input_size": SIZE, "classes": SIZE},
+    "properties": {
+        "input_size": SMALL,
+        "classes": SMALL,
+        "width": {"type": "number", "exclusiveMinimum": 0, "maximum": 100},
+        "reduced_strides": {"type": "integer", "minimum": 0, "maximum": 10},
+    },
     "required": ["input_size", "classes"],
 }
 CLICK_SPACE = _record(
     {
         "name": TEXT,
-        "blocks": SIZE,
-        "dense_features": COUNT,
-        "sparse_fields": SIZE,
-        "dense_dims": {"type": "array", "items": SIZE, "minItems": 1},
-        "sparse_dims": {"type": "array", "items": SIZE, "minItems": 1},
-        "embedding_dim": SIZE,
+        "blocks": {"type": "integer", "minimum": 1, "maximum": 100},
+        "dense_features": {"type": "integer", "minimum": 0, "maximum": 100_000},
+        "sparse_fields": SMALL,
+        "dense_dims": {"type": "array", "items": SMALL, "minItems": 1},
+        "sparse_dims": {"type": "array", "items": SMALL, "minItems": 1},
+        "embedding_dim": SMALL,
         "layer_norm": {"type": "boolean"},
     }
 )
@@ -75,15 +81,27 @@ NETWORK = _record(
 )
 IMAGE_PREPROCESS = _record(
     {
-        "size": SIZE,
+        "size": SMALL,
         "crop_ratio": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-        "interpolation": TEXT,
+        "interpolation": {"const": "triangular with antialiasing"},
         "channels": {"const": "RGB"},
-        "scale": NUMBER,
+        "scale": {"const": 1 / 255},
         "mean": COLOURS,
         "std": {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "minItems": 3, "maxItems": 3},
     }
 )
+KINDS = [
+    "label", "clicks", "integer", "hex", "decimal else hex", "decimal", "unsigned", "rounded", "hour", "real", "text",
+]  # fmt: skip
+STEPS = ["log1p", "squared log", "buckets"]
+DENSE: dict[str, Schema] = {"name": TEXT, "of": {"type": ["string", "null"]}}
+POSITIVE: Schema = {"type": "number", "exclusiveMinimum": 0}
+STANDARD: dict[str, Schema] = {
+    "step": {"const": "standard"},
+    "mean": NUMBER,
+    "deviation": POSITIVE,
+    "bound": POSITIVE,
+}
 CLICK_PREPROCESS = _record(
     {
         "dataset": TEXT,
@@ -96,12 +114,12 @@ CLICK_PREPROCESS = _record(
         "missing": TEXTS,
         "columns": {
             "type": "array",
-            "items": _record({"name": TEXT, "header": TEXT, "kind": TEXT, "label": {"type": "boolean"}}),
+            "items": _record({"name": TEXT, "header": TEXT, "kind": {"enum": KINDS}, "label": {"type": "boolean"}}),
             "minItems": 1,
         },
         "dense": {
             "type": "array",
-            "items": _record({"name": TEXT, "of": {"type": ["string", "null"]}, "step": TEXT}, more=True),
+            "items": {"oneOf": [_record(DENSE | {"step": {"enum": STEPS}}), _record(DENSE | STANDARD)]},
         },
         "categories": {
             "type": "array",
@@ -109,8 +127,8 @@ CLICK_PREPROCESS = _record(
                 {
                     "name": TEXT,
                     "of": TEXT,
-                    "part": TEXT,
-                    "hash_size": COUNT,
+                    "part": {"enum": ["", "squared log", "hour", "weekday", "is_weekend"]},
+                    "hash_size": {"type": "integer", "not": {"const": 1}, "minimum": 0, "maximum": 2**40},
                     "modulo": COUNT,
                     "cardinality": SIZE,
                     "rows": SIZE,
@@ -145,10 +163,11 @@ IMAGE_METRICS = _record(
     more=True,
 )
 CLICK_METRICS = _record(
-    {"test/log_loss": _record({"value": NUMBER, "low": NUMBER, "high": NUMBER}, more=True)}, more=True
+    {"test/n": SIZE, "test/log_loss": _record({"value": NUMBER, "low": NUMBER, "high": NUMBER}, more=True)}, more=True
 )
 LATENCY: Schema = {
     "type": "array",
+    "minItems": 4,
     "items": _record(
         {
             "runtime": TEXT,
@@ -179,6 +198,16 @@ PROVENANCE = _record(
 )
 
 
+def _is_whole(_: Any, value: Any) -> bool:
+    """JSON Schema takes 3.0 for an integer; Python's ranges do not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_Validator = validators.extend(
+    Draft202012Validator, type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole)
+)
+
+
 def schemas(task: str) -> dict[str, list[Schema]]:
     """By file name, what its content must fit, for a network of the task."""
     images = task == IMAGES
@@ -195,7 +224,7 @@ def schemas(task: str) -> dict[str, list[Schema]]:
 
 def require_schema(path: Path, value: Any, schema: Schema) -> None:
     """Raises ValueError with the file, the field, what is allowed and what stands there."""
-    error = best_match(Draft202012Validator(schema).iter_errors(value))
+    error = best_match(_Validator(schema).iter_errors(value))
     if error is not None:
         words = error.message if len(error.message) <= 200 else f"{error.message[:197]}..."
         field = error.json_path.removeprefix("$").lstrip(".")

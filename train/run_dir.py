@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -216,11 +217,16 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path` to fill; it takes the place of `path` when the block ends without an error.
 
-    Whoever is killed inside leaves `path` as it was; one killed between two renames leaves none, and what was to be
-    replaced beside it. Only one process at a time may replace a folder.
+    Whoever is killed inside leaves `path` as it was; after a kill between the two renames the next call puts back what
+    was to be replaced. Only one process at a time may replace a folder.
     """
-    for left in path.parent.glob(f".{path.name}.*.tmp"):
-        shutil.rmtree(left)
+    for left in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
+        ours = re.fullmatch(rf"\.{re.escape(path.name)}\.[^.]+-[0-9]+(-before)?\.tmp", left.name)
+        if ours and left.is_dir():
+            if ours[1] and not path.exists():
+                left.rename(path)  # whoever wanted to replace it was killed between the two renames
+            else:
+                shutil.rmtree(left)
     new = temporary_beside(path)
     old = new.with_name(f"{new.name.removesuffix('.tmp')}-before.tmp")
     try:

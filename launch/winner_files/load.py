@@ -77,8 +77,7 @@ def _value(argument: Any, known: dict[str, Any]) -> Any:
 
 
 def load(folder: str | Path = Path(__file__).parent) -> Network:
-    """Raises OSError, ValueError, KeyError or SafetensorError where a file is missing or is not what it should be;
-    `subshot verify` says in a sentence what is wrong."""
+    """Raises whatever a file that is missing or damaged leads to; `subshot verify` says in a sentence what is wrong."""
     folder = Path(folder)
     program = json.loads((folder / "network.json").read_text(encoding="utf-8"))
     return Network(program, load_weights(folder, program)).eval()
@@ -98,6 +97,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) < 2 or arguments[0] != "predict":
         print("usage: python load.py predict FILE...", file=sys.stderr)
         return 2
+    sys.dont_write_bytecode = True  # the folder holds nothing but what it was given
     sys.path.insert(0, str(Path(__file__).parent))
     from preprocess import outputs, read  # type: ignore[import-not-found]
 
@@ -111,7 +111,16 @@ def main(arguments: list[str]) -> int:
                 print(line)
     except BrokenPipeError:
         return 0
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (
+        OSError,
+        ImportError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

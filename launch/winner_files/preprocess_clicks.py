@@ -1,11 +1,13 @@
 """From lines of a raw click log to the network's inputs, as preprocess.json and vocabulary.json say."""
 
 import csv
+import gzip
 import json
 import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -29,15 +31,21 @@ def read(files: Sequence[str], folder: Path, batch_size: int = 1024) -> Iterator
     listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known = {name: {value: number for number, value in enumerate(values, 2)} for name, values in listed.items()}
     for file in files:
-        with sys.stdin if file == "-" else open(file, encoding="utf-8", errors="replace", newline="\n") as lines:
+        with _opened(file) as lines:
             rows = _rows(file, lines, how)
             while chunk := list(islice(rows, batch_size)):
                 dense = [[dense_value(values, rule) for rule in how["dense"]] for _, values in chunk]
-                ids = [
-                    [row_of(values, rule, known.get(rule["name"], {})) for rule in how["categories"]]
-                    for _, values in chunk
-                ]
+                ids = [[row_of(values, rule, known) for rule in how["categories"]] for _, values in chunk]
                 yield [where for where, _ in chunk], (torch.tensor(dense, dtype=torch.float32), torch.tensor(ids))
+
+
+def _opened(file: str) -> Any:
+    """The lines of a text, gzipped or not."""
+    if file == "-":
+        return nullcontext(sys.stdin)
+    with open(file, "rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    return (gzip.open if zipped else open)(file, "rt", encoding="utf-8", errors="replace", newline="\n")
 
 
 def outputs(names: Sequence[str], probabilities: Tensor, folder: Path) -> list[str]:
@@ -48,7 +56,10 @@ def outputs(names: Sequence[str], probabilities: Tensor, folder: Path) -> list[s
 def _rows(file: str, lines: Any, how: dict[str, Any]) -> Iterator[tuple[str, dict[str, Value]]]:
     columns, order = how["columns"], None
     for number, line in enumerate(lines, 1):
-        cells = _cells(line.rstrip("\r\n").lstrip("\ufeff" if number == 1 else ""), how)
+        try:
+            cells = _cells(line.rstrip("\r\n").lstrip("\ufeff" if number == 1 else ""), how)
+        except csv.Error as error:
+            raise ValueError(f"{file}, line {number}: its quotation marks do not fit together ({error})") from None
         if how["header"] and number == 1:
             order = [next((c for c in columns if c["header"] == cell.strip()), None) for cell in cells]
             continue
@@ -61,7 +72,7 @@ def _rows(file: str, lines: Any, how: dict[str, Any]) -> Iterator[tuple[str, dic
             if column is not None and not column["label"]:
                 try:
                     values[column["name"]] = None if cell in how["missing"] else value_of(cell, column["kind"])
-                except ValueError:
+                except (ValueError, OverflowError):
                     named = f"field {column['header']} is {cell[:40]!r}"
                     raise ValueError(f"{file}, line {number}: {named}, which is no {column['kind']} number") from None
         missing = [c["header"] for c in columns if c["name"] not in values and not c["label"]]
@@ -86,9 +97,16 @@ def value_of(cell: str, kind: str) -> Value:
         if not re.fullmatch(NUMBER, cell) or not math.isfinite(float(cell)):
             raise ValueError("no number")
         return float(cell)
+    digits = "[0-9]+" if kind in ("unsigned", "hour", "rounded") else "[+-]?[0-9]+"
     if kind == "hex" or (kind == "decimal else hex" and not re.fullmatch("[0-9]+", cell)):
-        return int(cell, 16)
-    return int(float(cell)) if kind == "rounded" else int(cell)
+        digits = "[0-9a-fA-F]{1,8}"
+    if not re.fullmatch(NUMBER if kind == "rounded" else digits, cell):
+        raise ValueError("no number")
+    number = int(float(cell)) if kind == "rounded" else int(cell, 16 if "a-f" in digits else 10)
+    low, high = (0, 2**64) if kind in ("unsigned", "rounded") else (-(2**63), 2**63)
+    if not low <= number < high or (kind == "hour" and not (len(cell) == 8 and number % 100 < 24 and _day(number))):
+        raise ValueError("out of range")
+    return number
 
 
 def squared_log(number: float) -> float:
@@ -105,7 +123,7 @@ def dense_value(values: dict[str, Value], rule: dict[str, Any]) -> float:
     return math.log1p(max(float(value), 0.0)) if rule["step"] == "log1p" else squared_log(float(value))
 
 
-def row_of(values: dict[str, Value], rule: dict[str, Any], known: dict[Value, int]) -> int:
+def row_of(values: dict[str, Value], rule: dict[str, Any], known: dict[str, dict[Value, int]]) -> int:
     """The row of a category's table: 0 missing, else a hash, or 1 for what is not in the vocabulary and 2 onwards."""
     value = values[rule["of"]]
     if value is None:
@@ -117,11 +135,15 @@ def row_of(values: dict[str, Value], rule: dict[str, Any], known: dict[Value, in
     if rule["hash_size"]:
         number = (int(value) % rule["modulo"] if rule["modulo"] else int(value)) % (rule["hash_size"] - 1) + 1
     else:
-        number = known.get(value, 1)
+        number = known[rule["name"]].get(value, 1)
     return (number - 1) % (rule["rows"] - 1) + 1 if rule["rows"] < rule["cardinality"] and number else number
+
+
+def _day(when: int) -> date:
+    return date(2000 + when // 10**6, when // 10**4 % 100, when // 100 % 100)
 
 
 def _calendar(when: int, part: str) -> int:
     """Of YYMMDDHH: the hour, the day of the week (0 is Sunday), or whether that is Saturday or Sunday."""
-    day = date(2000 + when // 10**6, when // 10**4 % 100, when // 100 % 100).isoweekday() % 7
+    day = _day(when).isoweekday() % 7
     return {"hour": when % 100, "weekday": day, "is_weekend": int(day in (0, 6))}[part]

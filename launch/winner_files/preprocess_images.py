@@ -42,16 +42,22 @@ def image(path: str | Path, how: dict[str, Any]) -> Tensor:
         raise ImportError("reading images needs Pillow: pip install pillow") from None
     try:
         with Image.open(path) as file:
-            rgb = file.convert("RGB")
+            width, height = file.size
+            deep = file.mode == "I" or file.mode.startswith("I;16")  # grey of 16 bits, which convert("RGB") would clip
+            content = file.convert("I" if deep else "RGB").tobytes()
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image ({error})") from None
-    width, height = rgb.size
-    pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
+    if deep:
+        grey = torch.frombuffer(bytearray(content), dtype=torch.int32).view(1, height, width)
+        pixels = (grey / 257).round().clamp(0, 255).to(torch.uint8).expand(3, -1, -1)
+    else:
+        pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
     size, resized = how["size"], round(how["size"] / how["crop_ratio"])
     down, across = (resized, int(resized * width / height)), (int(resized * height / width), resized)
     sides = down if height <= width else across
     rows, columns = (_filter(n, side, size) for n, side in zip((height, width), sides, strict=True))
-    levels = (rows @ pixels.double() @ columns.t()).round().clamp(0, 255).float() * how["scale"]
+    resized_channels = [rows @ channel.double() @ columns.t() for channel in pixels]  # one at a time, for memory
+    levels = torch.stack(resized_channels).round().clamp(0, 255).float() * how["scale"]
     mean, std = (torch.tensor(how[name]).view(3, 1, 1) for name in ("mean", "std"))
     return (levels - mean) / std
 

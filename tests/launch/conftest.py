@@ -122,7 +122,7 @@ def begun_run(folder: Path, data: dict[str, str]) -> RunDir:
 
 
 def draw_images(root: Path) -> None:
-    """Smooth shapes and noise of many sizes, JPEG and PNG, some grey."""
+    """Smooth shapes and noise of many sizes, JPEG and PNG, some grey, of 16 bits, or with a palette."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for label in CLASSES:
@@ -132,6 +132,9 @@ def draw_images(root: Path) -> None:
                 ramp = np.linspace(0, 255, width)[None, :, None] * np.ones((height, 1, 3))
                 pixels = np.clip(ramp + rng.normal(0, 30, (height, width, 3)), 0, 255).astype(np.uint8)
                 picture = Image.fromarray(pixels if number else pixels[..., 0])
+                if number == 3:  # odd ones: grey of 16 bits, a palette
+                    deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 250)
+                    picture = deep if label == "ant" else picture.convert("P")
                 picture.save(root / split / label / f"{number}.{'png' if number % 2 else 'jpg'}", quality=90)
 
 
@@ -174,6 +177,7 @@ def made_clicks(tmp_path_factory: pytest.TempPathFactory) -> Made:
     tables = build_tables(data.fields, TablesConfig(max_rows=cap), 0, World(0, 1, torch.device("cpu")))
     run = begun_run(folder / "run", data.fingerprint())
     metrics = {"name": "1", "role": "winner", "search/score": None, "settings": {}}
+    metrics["test/n"] = 300  # type: ignore[assignment]
     metrics["test/log_loss"] = {"value": 0.5, "low": 0.4, "high": 0.6}  # type: ignore[assignment]
     (batch,) = islice(ClickEvalLoader(data.split("test"), batch_size=16, max_rows_per_table=cap), 1)
     handed = click_handover(network, tables, space, genotype, data, cap, True, batch, metrics, run)

@@ -70,7 +70,7 @@ def test_folders_are_whole(run: RunDir) -> None:
         "provenance.json",
     }
     assert {row["batch"] for row in read_json(run.winner("1").latency_json)} == {1, 32}
-    assert len(list(check_winner(run.winner("1").root))) == 9
+    assert len(list(check_winner(run.winner("1").root))) == 10
     left = [path.name for path in run.winners.iterdir() if path.name.startswith(".")]
     assert not left and not list(run.checkpoints.glob("retrain-*"))
 

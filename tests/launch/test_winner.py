@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 import torch
 
+from subshot.data.click_formats import Column
+from subshot.data.click_parsing import _typed
 from subshot.data.clicks import ClickEvalLoader, open_clicks
 from subshot.data.dali import STD
 from subshot.data.imagenet import EvalLoader
 from subshot.launch import export
 from subshot.launch.winner_check import check_winner
-from subshot.launch.winner_files import preprocess_images
+from subshot.launch.winner_files import preprocess_clicks, preprocess_images
 from subshot.launch.winner_files.load import load
 
 Made = Any  # of conftest.py
-CHECKS = 9
+CHECKS = 10
 
 ALONE = """
 import importlib.abc, sys
@@ -129,6 +133,42 @@ def test_a_bad_line_is_named(made_clicks: Made, change: object, sentence: str) -
     changed = "\t".join(change(second.split("\t")))  # type: ignore[operator]
     done = predict(made_clicks.winner, "-", text=f"{first}\n{changed}\n")
     assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+
+
+ODD_CELLS = {
+    "integer": [" 5", "1_000", "٣", "99999999999999999999", "1.5"],
+    "unsigned": ["-3", "18446744073709551616"],
+    "hex": ["0x1f", "-1f", "123456789", "g"],
+    "rounded": ["-1.5", "2e19", "inf", "1e400", "nan"],
+    "hour": ["99999999", "141021", "14102199"],
+    "real": ["inf", "nan", "1,5", "0x1"],
+}
+
+
+@pytest.mark.parametrize("kind", ODD_CELLS)
+def test_cells_that_training_refuses_are_refused(kind: str) -> None:
+    column = Column("a", cast(Any, kind))
+    for cell in ODD_CELLS[kind]:
+        assert _typed(pl.DataFrame({"a": [cell]}), (column,), "by field")["a"][0] is None, "the training data's reader"
+        with pytest.raises((ValueError, OverflowError)):
+            preprocess_clicks.value_of(cell, kind)
+
+
+def test_logs_may_be_gzipped_and_broken_quotes_are_named(made_clicks: Made, tmp_path: Path) -> None:
+    rows = made_clicks.raw.read_text().splitlines()[:3]
+    (tmp_path / "rows.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    assert predict(made_clicks.winner, str(tmp_path / "rows.gz")).stdout.count("\n") == 3
+    how = json.loads((made_clicks.winner / "preprocess.json").read_text()) | {"quotes": "csv"}
+    with pytest.raises(ValueError, match="line 1: its quotation marks"):
+        list(preprocess_clicks._rows("log", ['"a"b\t1'], how))
+
+
+def test_predicting_leaves_nothing_behind(made_images: Made, image_copy: Path) -> None:
+    images = made_images.images
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    line = [sys.executable, str(image_copy / "load.py"), "predict", str(images.root / images.paths[0])]
+    assert subprocess.run(line, capture_output=True, env=environment, timeout=120).returncode == 0
+    assert len(list(check_winner(image_copy))) == CHECKS
 
 
 def test_other_mistakes_are_one_sentence(made_images: Made, image_copy: Path, tmp_path: Path) -> None:
