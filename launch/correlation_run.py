@@ -51,7 +51,7 @@ class CorrelateRunArguments:
     sample: int | None = None
     """Networks that are trained, 8 to 30; None: as frozen, or 12. Fewer than 20 give wide intervals."""
     seeds: int | None = None
-    """Trainings of each; None: as frozen, or 1. From two on it shows how well any score can rank at all."""
+    """Trainings of each; None: as frozen, or 1. From two on it shows how much of an order is noise of training."""
     proxies: str = ""
     """Proxies to judge as well, with commas between them, or all."""
     kinds: str = ""
