@@ -143,10 +143,10 @@ def search(arguments: SearchArguments[Any], world: World) -> None:
                 log.line(f"caution: {scorer.caution}")
             explore(config, domain, scorer, world, run, log)
             barrier(world)
-            if world.is_main:
-                write_report(run)
-                log.line(f"report: {run.report_html}")
-                print(file_digest(run.history_jsonl))
+        if world.is_main:  # after the job, which the report would else say to be running
+            write_report(run)
+            log.line(f"report: {run.report_html}")
+            print(file_digest(run.history_jsonl))
 
 
 def main() -> int:
