@@ -23,6 +23,9 @@ from subshot.launch.record import Record
 from subshot.launch.report_sections import DomainReport, data_line, flat
 from subshot.launch.time_section import duration, rate_text, rates, small_text, stretches
 
+NOT_DATA = ("latency_table", "space_sha256")
+"""What data.json says of other files than the data."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -36,13 +39,15 @@ class Run:
     def score_measure(self) -> str:
         """Equal for runs whose scores may be drawn in one picture."""
         config = self.record.config
-        parts = [self.report.data, config.get("space"), config.get("score"), self.data_measure]
+        space = [config.get("space"), self.record.data.get("space_sha256")]
+        parts = [self.report.data, space, config.get("score"), self.data_measure]
         return json.dumps(parts, sort_keys=True)
 
     @cached_property
     def data_measure(self) -> str:
         """Equal for runs whose tested results may be drawn in one picture."""
-        data = self.record.data or {"path": str(self.record.config.get("data"))}
+        data = {key: value for key, value in self.record.data.items() if key not in NOT_DATA}
+        data = data or {"path": str(self.record.config.get("data"))}
         return json.dumps([self.report.data, data], sort_keys=True)
 
 

@@ -93,9 +93,7 @@ def write_comparison(runs: Sequence[RunDir], price_per_hour: float | None = None
     """
     roots = [run.root.resolve() for run in runs]
     for run, root in zip(runs, roots, strict=True):
-        if run.root.is_dir() and not run.config_json.is_file():
-            why = f"it has no {run.config_json.name}"
-            raise ValueError(f"{run.root} is no run folder ({why}); name one that launch/search.py wrote")
+        require_run(run)
         if roots.count(root) > 1:
             raise ValueError(f"{run.root} is named twice; name each run once")
     names = names_of(roots)
@@ -106,6 +104,13 @@ def write_comparison(runs: Sequence[RunDir], price_per_hour: float | None = None
     title = f"{len(found)} runs side by side"
     eyebrow = " · ".join(["subshot report", *names])
     return _write(out or beside(roots, names), title, eyebrow, lead, sections_of(found))
+
+
+def require_run(run: RunDir) -> None:
+    """Raises ValueError where a folder has no settings of a run, which are the first that a run writes."""
+    if run.root.is_dir() and not run.config_json.is_file():
+        why = f"it has no {run.config_json.name}"
+        raise ValueError(f"{run.root} is no run folder ({why}); name one that launch/search.py wrote")
 
 
 def names_of(roots: Sequence[Path]) -> list[str]:
@@ -156,6 +161,7 @@ def main() -> int:
         arguments = tyro.cli(ReportArguments, prog=program("report"), description=__doc__)
         runs = [RunDir(root) for root in arguments.runs]
         if len(runs) == 1:
+            require_run(runs[0])
             print(write_report(runs[0], arguments.price_per_hour, arguments.out))
         else:
             print(write_comparison(runs, arguments.price_per_hour, arguments.out))

@@ -65,6 +65,18 @@ def test_only_settings_that_differ_are_listed(pair: tuple[RunDir, RunDir]) -> No
     assert "The data are the same (one, two)." in found
 
 
+def test_a_latency_table_or_a_space_of_ones_own_makes_no_other_data(
+    pair: tuple[RunDir, RunDir], tmp_path: Path
+) -> None:
+    for key, drawn in (("latency_table", 1), ("space_sha256", 2)):
+        other = RunDir(shutil.copytree(pair[1].root, tmp_path / key))
+        write_json(other.data_json, read_json(other.data_json) | {key: "0" * 64})
+        found = sections(write_comparison([pair[0], other], out=tmp_path / "page.html").read_text())
+        assert f"The data are the same (one, {key})." in found["settings"]
+        assert found["tested"].count("<svg ") == 1
+        assert found["search"].count("<svg ") == drawn, "scores of another space are no scores to compare"
+
+
 def test_runs_with_other_data_or_another_space_are_not_drawn_together(
     pair: tuple[RunDir, RunDir], tmp_path: Path
 ) -> None:
@@ -112,6 +124,18 @@ def test_what_is_no_run_is_refused_by_name(
     assert command(monkeypatch, root, "--price-per-hour=-1") == 2
     assert command(monkeypatch) == 2
     assert not (tmp_path / "page.html").exists()
+
+
+def test_one_folder_that_is_no_run_is_refused_and_one_with_settings_alone_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    assert command(monkeypatch, run.root) == 2
+    assert f"{run.root} is no run folder (it has no config.json); name one" in capsys.readouterr().err
+    assert list(run.root.iterdir()) == []
+    write_json(run.config_json, to_json(PRESETS["digits"]()))
+    assert command(monkeypatch, run.root) == 0 and run.report_html.is_file()
 
 
 def test_names_tell_runs_apart() -> None:
