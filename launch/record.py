@@ -72,7 +72,7 @@ class Record:
     terms: the population's, score.json. trials: by name. data: what the images or clicks were at the run's start. jobs,
     heartbeats: what they said of themselves, those that can be read. log, part_logs: lines, the latter by element of an
     array. price_per_hour: of a device, where whoever reads the record named one. judging_logs: of the trainings that
-    judge the score, by job.
+    judge the score, by job. latency_table: see RunDir.latency_table_json.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Record:
     part_logs: dict[str, list[str]]
     price_per_hour: float | None = None
     judging_logs: dict[str, list[str]] = field(default_factory=dict)
+    latency_table: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def space(self) -> ChainSpace | None:
@@ -163,6 +164,7 @@ def read_record(run: RunDir, price_per_hour: float | None = None) -> Record:
         part_logs=_part_logs(run),
         price_per_hour=price_per_hour,
         judging_logs={"correlate": _lines(run.correlation.log), **_part_logs(run.correlation)},
+        latency_table=json_of(run.latency_table_json),
     )
 
 

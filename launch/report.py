@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import tyro
 
@@ -98,12 +99,24 @@ def write_comparison(runs: Sequence[RunDir], price_per_hour: float | None = None
             raise ValueError(f"{run.root} is named twice; name each run once")
     names = names_of(roots)
     read = [read_record(run, price_per_hour) for run in runs]
-    found = [Run(name, record, report_for(record.config)) for name, record in zip(names, read, strict=True)]
+    page_path = out or beside(roots, names)
+    links = [link_from(page_path, run) for run in runs]
+    found = [
+        Run(name, record, report_for(record.config), link)
+        for name, record, link in zip(names, read, links, strict=True)
+    ]
     over = sum(bool(run.record.summary) for run in found)
     lead = f"{len(found)} runs, the search of {over} of them over."
     title = f"{len(found)} runs side by side"
     eyebrow = " · ".join(["subshot report", *names])
-    return _write(out or beside(roots, names), title, eyebrow, lead, sections_of(found))
+    return _write(page_path, title, eyebrow, lead, sections_of(found))
+
+
+def link_from(page_path: Path, run: RunDir) -> str | None:
+    """The relative address of a run's own report; None where there is none."""
+    if not run.report_html.is_file():
+        return None
+    return quote(Path(os.path.relpath(run.report_html.resolve(), page_path.resolve().parent)).as_posix())
 
 
 def require_run(run: RunDir) -> None:
