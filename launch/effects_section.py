@@ -123,8 +123,8 @@ def reliability_of(record: Record) -> str:
     found = _RELIABILITY.search(record.summary.get("score") or (said[-1] if said else ""))
     if found is None:
         return ""
-    what = "the path losses in it were" if "plus its activations" in found.group(2) else "the score itself was"
-    return f" But {what} estimated with reliability {found.group(1)} (1: without noise)."
+    what = "The path losses in it were" if "plus its activations" in found.group(2) else "The score itself was"
+    return f" {what} estimated with reliability {found.group(1)} (1: without noise)."
 
 
 def _in_words(told: Sequence[Told], fit: Effects) -> list[str]:

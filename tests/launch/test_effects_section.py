@@ -51,10 +51,10 @@ def test_a_score_that_is_a_sum_is_read_exactly(exact_run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("rest", "told"),
     [
-        ("", "But the score itself was estimated with reliability 0.20"),
+        ("", "The score itself was estimated with reliability 0.20"),
         (
             ", weighted by that reliability, plus its activations, both standardised",
-            "But the path losses in it were estimated with reliability 0.20",
+            "The path losses in it were estimated with reliability 0.20",
         ),
     ],
 )
