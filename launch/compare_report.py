@@ -15,6 +15,7 @@ from typing import Any
 from subshot.launch import click_charts, findings, page
 from subshot.launch.bar_chart import bar_chart
 from subshot.launch.charts import RUN_COLOURS, count_text, thinned
+from subshot.launch.compare_ranking import ranking_section
 from subshot.launch.front_chart import Curve, fronts
 from subshot.launch.fronts import COST_AXES, axes_of, floor_of, front, points_of
 from subshot.launch.page import Html, join, paragraph
@@ -23,26 +24,33 @@ from subshot.launch.record import Record
 from subshot.launch.report_sections import DomainReport, data_line, flat
 from subshot.launch.time_section import duration, rate_text, rates, small_text, stretches
 
+NOT_DATA = ("latency_table", "space_sha256")
+"""What data.json says of other files than the data."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """One of the runs: name tells it from the others on the page."""
+    """One of the runs: name tells it from the others on the page. link: from the page to the run's own report, where
+    there is one."""
 
     name: str
     record: Record
     report: DomainReport
+    link: str | None = None
 
     @cached_property
     def score_measure(self) -> str:
         """Equal for runs whose scores may be drawn in one picture."""
         config = self.record.config
-        parts = [self.report.data, config.get("space"), config.get("score"), self.data_measure]
+        space = [config.get("space"), self.record.data.get("space_sha256")]
+        parts = [self.report.data, space, config.get("score"), self.data_measure]
         return json.dumps(parts, sort_keys=True)
 
     @cached_property
     def data_measure(self) -> str:
         """Equal for runs whose tested results may be drawn in one picture."""
-        data = self.record.data or {"path": str(self.record.config.get("data"))}
+        data = {key: value for key, value in self.record.data.items() if key not in NOT_DATA}
+        data = data or {"path": str(self.record.config.get("data"))}
         return json.dumps([self.report.data, data], sort_keys=True)
 
 
@@ -52,6 +60,7 @@ def sections_of(runs: Sequence[Run]) -> list[tuple[str, str, Html]]:
         ("settings", "What differs", settings_section(runs)),
         ("tested", "What testing gave", tested_section(runs)),
         ("search", "The searches", search_section(runs)),
+        ("ranking", "Does the score rank?", ranking_section({run.name: run.record for run in runs})),
         ("front", "Score against cost", fronts_section(runs)),
         ("winners", "The winners", winners_section(runs)),
         ("time", "Where the hours went", hours_section(runs)),
@@ -86,6 +95,9 @@ def runs_section(runs: Sequence[Run]) -> Html:
     cautions += [
         f"{run.name}: caution: {run.record.summary['caution']}." for run in runs if run.record.summary.get("caution")
     ]
+    linked = [f'<a href="{page.text(run.link)}">{page.text(run.name)}</a>' for run in runs if run.link is not None]
+    if linked:
+        parts.append(Html(f'<p class="muted">Reports of their own: {", ".join(linked)}.</p>'))
     return join([*parts, *([page.bullets(cautions)] if cautions else [])])
 
 

@@ -1,7 +1,7 @@
 """How well scores rank the networks of a sample that were trained from scratch: what RUN/ranking.json holds.
 
 Every statistic has a 95 % bootstrap interval over networks (search/ranking.py); what other seeds of training would
-give shows in the ceiling alone, one seed's order against another's. A training that diverged counts as a model that
+give shows in seed_kendall alone, one seed's order against another's. A training that diverged counts as a model that
 knows nothing, or as the worst training, where that is worse. A network without a score is last in that score's order.
 """
 
@@ -32,7 +32,7 @@ from subshot.search.ranking import (
 )
 from subshot.supernet.space import Genotype
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DROVE = "score"
 """The row of the score that drove the search."""
 COUNTS = {"params": "parameters", "macs": "MACs", "num_modules": "modules"}
@@ -118,7 +118,7 @@ def judged(
         "diverged": sum(value is None for network in sample for value in network.reached),
         "metric": trainings.metric,
         "looked_at": trainings.looked_at,
-        "ceiling_kendall": ceiling(values),
+        "seed_kendall": seed_kendall(values),
         "recall_of": top,
         "scores": scores,
         "beside_counts": beside_counts(taus),
@@ -136,9 +136,9 @@ def estimate(function: Statistic, truth: Values, ranks: Values, draws: Values) -
         return None
 
 
-def ceiling(values: Values) -> float | None:
-    """Kendall's tau of one seed's order with another's, the mean over pairs of seeds; no score can be expected to rank
-    better. None of one seed."""
+def seed_kendall(values: Values) -> float | None:
+    """Kendall's tau of one seed's order with another's, the mean over pairs of seeds: how much of an order is no noise
+    of training. None of one seed."""
     found = []
     for first, second in combinations(values.T, 2):
         try:

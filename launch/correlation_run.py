@@ -51,7 +51,7 @@ class CorrelateRunArguments:
     sample: int | None = None
     """Networks that are trained, 8 to 30; None: as frozen, or 12. Fewer than 20 give wide intervals."""
     seeds: int | None = None
-    """Trainings of each; None: as frozen, or 1. From two on it shows how well any score can rank at all."""
+    """Trainings of each; None: as frozen, or 1. From two on it shows how much of an order is noise of training."""
     proxies: str = ""
     """Proxies to judge as well, with commas between them, or all."""
     kinds: str = ""
@@ -101,25 +101,28 @@ def correlate_run(arguments: CorrelateRunArguments, names: Sequence[str], world:
     elements = manifest.elements if index is None else (element_of(run, manifest, index, CORRELATION),)
     part = None if index is None else name
     claim = claimed_by_main(run.claim_json(name), f"launch/correlate.py as {name} in {run.root}", world)
-    with claim, job(run, name, again(), world) as pulse, RunLog(run.correlation, world.is_main, pulse, part) as log:
-        if index is None and world.is_main:
-            freeze(run, manifest, CORRELATION)
-        barrier(world)
-        trainings.train(elements, run, log)
+    with claim:
+        with job(run, name, again(), world) as pulse, RunLog(run.correlation, world.is_main, pulse, part) as log:
+            if index is None and world.is_main:
+                freeze(run, manifest, CORRELATION)
+            barrier(world)
+            trainings.train(elements, run, log)
+            if index is None:
+                genotypes = list(dict.fromkeys(genotype_of(element) for element in elements))
+                settings = (manifest.config_hash, config, trainings, world, run, log)
+                columns = terms_of(genotypes, trainings, run) | measured(names, kinds, genotypes, *settings)
+                if world.is_main:
+                    sample = trained_networks(elements, domain, trainings, run)
+                    ranking = judged(sample, columns, trainings, config.seed, arguments.resamples)
+                    write_json(run.ranking_json, ranking)
+                    for line in as_text(ranking):
+                        log.line(line)
         if index is not None:
             if world.is_main:
                 print(run.root / elements[0].result)
             return
-        genotypes = list(dict.fromkeys(genotype_of(element) for element in elements))
-        settings = (manifest.config_hash, config, trainings, world, run, log)
-        columns = terms_of(genotypes, trainings, run) | measured(names, kinds, genotypes, *settings)
-        if world.is_main:
-            sample = trained_networks(elements, domain, trainings, run)
-            ranking = judged(sample, columns, trainings, config.seed, arguments.resamples)
-            write_json(run.ranking_json, ranking)
+        if world.is_main:  # after the job, which the report would else say to be running
             write_report(run)
-            for line in as_text(ranking):
-                log.line(line)
             log.line(f"report: {run.report_html}")
             print(run.ranking_json)
         barrier(world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from subshot.supernet.space import SearchSpace
 
 IN_WORDS = 5
 """Effects that are said in a sentence."""
+_RELIABILITY = re.compile(r"\(reliability ([\d.]+) of 1\)(.*)")
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,13 @@ def effects_section(record: Record, space: SearchSpace | None) -> Html:
     ]
     if not told:
         return paragraph("No choice occurs in enough candidates beside another one for its effect to be told.")
-    parts = [paragraph(_of_the_fit(fit, sample)), page.bullets([*_in_words(told, fit), *_cautions(told, fit, space)])]
+    parts = [
+        paragraph(_of_the_fit(fit, sample) + reliability_of(record)),
+        page.bullets([*_in_words(told, fit), *_cautions(told, fit, space)]),
+    ]
     title = _title(told, fit)
     parts.append(page.figure(panels(told), title, _caption(told, fit), wide=True))
-    parts.append(page.folded(f"Every effect ({len(told)})", _table(told)))
+    parts.append(page.folded(f"Every effect ({len(told)})", _table(told, fit)))
     return join(parts)
 
 
@@ -97,9 +102,7 @@ def _of_the_fit(fit: Effects, sample: Sample) -> str:
     of = "that random search scored" if sample.is_random else "that were scored"
     said = f"Fitted to the {counted(fit.networks, 'candidate')} {of}: the score as a sum of one effect a decision. "
     if fit.is_exact:
-        said += (
-            "It is exactly such a sum, so every effect is read off exactly and its interval has collapsed to a point."
-        )
+        said += "It is exactly such a sum, so every effect is exact for the score."
     else:
         share = f"{100 * max(0.0, fit.explained):.0f} %"
         said += (
@@ -111,6 +114,17 @@ def _of_the_fit(fit: Effects, sample: Sample) -> str:
             "sample of the space: the effects are those around what evolution liked."
         )
     return said
+
+
+def reliability_of(record: Record) -> str:
+    """A sentence on how well the path losses told choices apart, by the score's own description in the summary or the
+    log; empty where the score is of another kind."""
+    said = [line for line in record.log if "] score: " in line]
+    found = _RELIABILITY.search(record.summary.get("score") or (said[-1] if said else ""))
+    if found is None:
+        return ""
+    what = "The path losses in it were" if "plus its activations" in found.group(2) else "The score itself was"
+    return f" {what} estimated with reliability {found.group(1)} (1: without noise)."
 
 
 def _in_words(told: Sequence[Told], fit: Effects) -> list[str]:
@@ -168,14 +182,15 @@ def _caption(told: Sequence[Told], fit: Effects) -> str:
     return said
 
 
-def _table(told: Sequence[Told]) -> Html:
+def _table(told: Sequence[Told], fit: Effects) -> Html:
     rows = []
     for t in told:
         c = t.contrast
         macs = "–" if t.macs is None else signed_count(t.macs)
-        interval = f"{signed(c.low)} to {signed(c.high)}"
-        rows.append((t.factor.place, t.level, t.reference, signed(c.value), interval, macs, c.networks))
+        interval = () if fit.is_exact else (f"{signed(c.low)} to {signed(c.high)}",)
+        rows.append((t.factor.place, t.level, t.reference, signed(c.value), *interval, macs, c.networks))
     exact = told[0].factor.macs is not None
-    heads = ("decision", "choice", "instead of", "score", "95 % interval", "MACs", "candidates")
+    spans = () if fit.is_exact else ("95 % interval",)
+    heads = ("decision", "choice", "instead of", "score", *spans, "MACs", "candidates")
     words = "MACs are exact." if exact else "MACs: the mean difference, as fitted to the same candidates."
     return join([page.table(heads, rows), paragraph(words, "muted")])

@@ -30,8 +30,26 @@ def front_section(record: Record, sample: str = "image") -> Html:
         words += " Evolution is NSGA-II here, which searches for a front and not for one network."
     if max(map(len, record.scored.values())) > MOST_POINTS:
         words += f" Of each search at most {MOST_POINTS} are drawn, evenly over its course; the fronts are of all."
-    parts = [paragraph(words), page.grid(figures), *_tables(record, axes)]
+    parts = [paragraph(words), *latencies_from(record, rows), page.grid(figures), *_tables(record, axes)]
     return join(parts)
+
+
+def latencies_from(record: Record, rows: Sequence[dict[str, Any]]) -> list[Html]:
+    """Where latency_ms comes from, by the provenance of the table; nothing where no candidate has it."""
+    if not any("latency_ms" in row["costs"] for row in rows):
+        return []
+    found = record.latency_table.get("provenance", {})
+    if "device_name" not in found or "runtime" not in found:
+        return [paragraph("Latencies are sums over a table that does not say on what it was measured.")]
+    said = f"Latencies are sums over a table that was measured with {found['runtime']} "
+    said += f"{found.get('runtime_version', '(unknown version)')} on {found['device_name']}, batch "
+    said += f"{found.get('batch_size', 1)}"
+    if found.get("device") != "cuda":
+        said += f", {findings.counted(int(found.get('threads', 1)), 'thread')}"
+    error = found.get("errors", {}).get("calibrated_percent" if found.get("is_calibrated") else "sum_percent")
+    if error is not None:
+        said += f". On whole networks that nothing was fitted on they are off by {error:.1f} % in the mean"
+    return [paragraph(f"{said}.")]
 
 
 def _figure(record: Record, axis: CostAxis, sample: str) -> Html:

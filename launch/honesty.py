@@ -137,6 +137,7 @@ def sentences(ranking: Mapping[str, Any]) -> list[str]:
     each = {1: "once each", 2: "twice each"}.get(seeds, f"{seeds} times each")
     said = [
         f"{n} networks over the whole range of the score were trained from scratch, {each}. {ranking['looked_at']}",
+        "Networks that retraining had trained already were taken first, so some may be of the winner's cost.",
         *verdict(ranking),
         *against_counts(ranking),
         *against_others(ranking),
@@ -149,14 +150,14 @@ def sentences(ranking: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(ranking: Mapping[str, Any]) -> list[str]:
-    """Whether the score that drove the search ranks, how sure that is, and how well any score could."""
+    """Whether the score that drove the search ranks, how sure that is, and how noisy the order is."""
     tau = ranking["scores"][DROVE]["kendall"]
     if tau is None:
         return [
             "There is no order to compare: all networks reached the same, or all have the same score. So this run does "
             "not show that the score ranks at all."
         ]
-    words = f"The score ranks them with Kendall's tau {signed(tau['value'])} ({_interval(tau)}, 95 % interval)"
+    words = f"Kendall's tau of the score is {signed(tau['value'])} ({_interval(tau)}, 95 % interval)"
     if tau["low"] <= 0.0 <= tau["high"]:
         said = [f"{words}: the interval contains zero, so this run does not show that the score ranks at all."]
     elif tau["high"] < 0.0:
@@ -169,11 +170,11 @@ def verdict(ranking: Mapping[str, Any]) -> list[str]:
             f"{ranking['networks']} networks give a wide interval: tau may be anything from {signed(tau['low'])} to "
             f"{signed(tau['high'])}{more}."
         )
-    ceiling = ranking["ceiling_kendall"]
-    if ceiling is not None:
+    between_seeds = ranking["seed_kendall"]
+    if between_seeds is not None:
         said.append(
-            f"One training's results rank the networks as another's do to tau {signed(ceiling)}; no score can be "
-            "expected to do better."
+            f"Another training orders the networks as this one does to tau {signed(between_seeds)}; what is missing to "
+            "1 is noise of training."
         )
     return said
 
@@ -219,8 +220,9 @@ def for_retraining(ranking: Mapping[str, Any]) -> list[str]:
     level, said = f"{100 * found['level']:.0f} % confidence", []
     if found["retrain"] is not None and found["retrain"] < found["of"]:
         said.append(
-            f"Retrain the best {found['retrain']} by score: with {level} the best of {found['of']} networks like these "
-            "is among them."
+            f"Of {found['of']} networks of this sample the best {found['retrain']} by score must be retrained to have "
+            f"the best of them with {level}; among the search's own favourites, which lie closer together, the order "
+            "may be worse."
         )
     elif found["retrain"] is not None:
         said.append(

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,8 @@ class Record:
 
     terms: the population's, score.json. trials: by name. data: what the images or clicks were at the run's start. jobs,
     heartbeats: what they said of themselves, those that can be read. log, part_logs: lines, the latter by element of an
-    array. price_per_hour: of a device, where whoever reads the record named one.
+    array. price_per_hour: of a device, where whoever reads the record named one. judging_logs: of the trainings that
+    judge the score, by job. latency_table: see RunDir.latency_table_json.
     """
 
     name: str
@@ -93,12 +94,14 @@ class Record:
     log: list[str]
     part_logs: dict[str, list[str]]
     price_per_hour: float | None = None
+    judging_logs: dict[str, list[str]] = field(default_factory=dict)
+    latency_table: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def space(self) -> ChainSpace | None:
         """Its layers count here; costs of whole networks come from the run: config.json has no number of classes.
         None where the run is not one of chains. Raises ValueError where the user's own file of it was changed."""
-        if not self.config or set(self.config["space"]) != {field.name for field in fields(SpaceConfig)}:
+        if not self.config or set(self.config["space"]) != {one.name for one in fields(SpaceConfig)}:
             return None
         space = from_json(SpaceConfig, self.config["space"], "config.json: space")
         require_unchanged(space, self.data)
@@ -158,8 +161,10 @@ def read_record(run: RunDir, price_per_hour: float | None = None) -> Record:
         jobs=_readable(run.job_json("x").parent),
         heartbeats=_readable(run.heartbeat_json("x", 0).parent),
         log=_lines(run.log),
-        part_logs={path.stem: _lines(path) for path in sorted(run.log.parent.glob("*.txt")) if path != run.log},
+        part_logs=_part_logs(run),
         price_per_hour=price_per_hour,
+        judging_logs={"correlate": _lines(run.correlation.log), **_part_logs(run.correlation)},
+        latency_table=json_of(run.latency_table_json),
     )
 
 
@@ -167,6 +172,10 @@ def _winner(folder: WinnerDir) -> dict[str, Any]:
     """Its metrics, and as `latency` what was measured on the machine that wrote the folder."""
     latency = read_json(folder.latency_json) if folder.latency_json.is_file() else []
     return {**read_json(folder.metrics_json), "latency": latency}
+
+
+def _part_logs(run: RunDir) -> dict[str, list[str]]:
+    return {path.stem: _lines(path) for path in sorted(run.log.parent.glob("*.txt")) if path != run.log}
 
 
 def _lines(path: Path) -> list[str]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import tyro
 
@@ -93,19 +94,36 @@ def write_comparison(runs: Sequence[RunDir], price_per_hour: float | None = None
     """
     roots = [run.root.resolve() for run in runs]
     for run, root in zip(runs, roots, strict=True):
-        if run.root.is_dir() and not run.config_json.is_file():
-            why = f"it has no {run.config_json.name}"
-            raise ValueError(f"{run.root} is no run folder ({why}); name one that launch/search.py wrote")
+        require_run(run)
         if roots.count(root) > 1:
             raise ValueError(f"{run.root} is named twice; name each run once")
     names = names_of(roots)
     read = [read_record(run, price_per_hour) for run in runs]
-    found = [Run(name, record, report_for(record.config)) for name, record in zip(names, read, strict=True)]
+    page_path = out or beside(roots, names)
+    links = [link_from(page_path, run) for run in runs]
+    found = [
+        Run(name, record, report_for(record.config), link)
+        for name, record, link in zip(names, read, links, strict=True)
+    ]
     over = sum(bool(run.record.summary) for run in found)
     lead = f"{len(found)} runs, the search of {over} of them over."
     title = f"{len(found)} runs side by side"
     eyebrow = " · ".join(["subshot report", *names])
-    return _write(out or beside(roots, names), title, eyebrow, lead, sections_of(found))
+    return _write(page_path, title, eyebrow, lead, sections_of(found))
+
+
+def link_from(page_path: Path, run: RunDir) -> str | None:
+    """The relative address of a run's own report; None where there is none."""
+    if not run.report_html.is_file():
+        return None
+    return quote(Path(os.path.relpath(run.report_html.resolve(), page_path.resolve().parent)).as_posix())
+
+
+def require_run(run: RunDir) -> None:
+    """Raises ValueError where a folder has no settings of a run, which are the first that a run writes."""
+    if run.root.is_dir() and not run.config_json.is_file():
+        why = f"it has no {run.config_json.name}"
+        raise ValueError(f"{run.root} is no run folder ({why}); name one that launch/search.py wrote")
 
 
 def names_of(roots: Sequence[Path]) -> list[str]:
@@ -156,6 +174,7 @@ def main() -> int:
         arguments = tyro.cli(ReportArguments, prog=program("report"), description=__doc__)
         runs = [RunDir(root) for root in arguments.runs]
         if len(runs) == 1:
+            require_run(runs[0])
             print(write_report(runs[0], arguments.price_per_hour, arguments.out))
         else:
             print(write_comparison(runs, arguments.price_per_hour, arguments.out))

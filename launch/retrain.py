@@ -110,13 +110,14 @@ def retrain(arguments: RetrainArguments, world: World) -> None:
         name, element = f"retrain-{index}", element_of(run, domain.manifest(plan, run), index)
     part = name if element is not None else None
     claim = claimed_by_main(run.claim_json(name), f"launch/retrain.py as {name} in {run.root}", world)
-    with claim, job(run, name, again(), world) as pulse, RunLog(run, world.is_main, pulse, part) as log:
-        if element is not None:
-            winner = domain.retrain_element(element, run, log)
-        else:
-            winner = domain.retrain(plan, run, log)
-        barrier(world)
-        if world.is_main:
+    with claim:
+        with job(run, name, again(), world) as pulse, RunLog(run, world.is_main, pulse, part) as log:
+            if element is not None:
+                winner = domain.retrain_element(element, run, log)
+            else:
+                winner = domain.retrain(plan, run, log)
+            barrier(world)
+        if world.is_main:  # after the job, which the report would else say to be running
             if element is None:  # elements of an array run at the same time, and a report has one writer
                 write_report(run)
                 log.line(f"report: {run.report_html}")

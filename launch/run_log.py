@@ -22,7 +22,7 @@ class RunLog:
     """Tells one run's story: lines to the terminal and logs/log.txt, numbers to metrics.jsonl and TensorBoard.
 
     Only the main process writes; the others' calls do nothing, but for the heartbeats of their own progress. A context
-    manager: leaving it closes the files.
+    manager: leaving it closes TensorBoard's file; a line can still follow.
     """
 
     def __init__(self, run: RunDir, is_main: bool, pulse: Pulse | None = None, part: str | None = None) -> None:

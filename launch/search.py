@@ -32,7 +32,7 @@ from subshot.launch.run_log import RunLog
 from subshot.launch.search_help import description, help_text
 from subshot.launch.started import again, program
 from subshot.train.dist import World, barrier, gather_objects, joined_world
-from subshot.train.run_dir import RunDir, file_digest, remove_abandoned, write_json
+from subshot.train.run_dir import RunDir, file_digest, read_json, remove_abandoned, write_json
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -115,11 +115,21 @@ def open_run(
         if changes:
             for path in (*run.all_scores("*"), run.score_json, run.indicators_json):  # made under the old settings
                 path.unlink(missing_ok=True)
+        keep_latency_table(run, config)
         write_json(run.data_json, data)
         write_json(run.config_json, wanted)
         write_json(run.environment_json, describe_environment(config, world))
     barrier(world)
     return changes
+
+
+def keep_latency_table(run: RunDir, config: RunConfig) -> None:
+    """Copies the table of latencies into the run folder, so that the report can say where they come from."""
+    table = config.limits.latency_table if isinstance(config, VisionConfig) else None
+    if table is None:
+        run.latency_table_json.unlink(missing_ok=True)
+    else:
+        write_json(run.latency_table_json, read_json(table))
 
 
 def search(arguments: SearchArguments[Any], world: World) -> None:
@@ -143,10 +153,10 @@ def search(arguments: SearchArguments[Any], world: World) -> None:
                 log.line(f"caution: {scorer.caution}")
             explore(config, domain, scorer, world, run, log)
             barrier(world)
-            if world.is_main:
-                write_report(run)
-                log.line(f"report: {run.report_html}")
-                print(file_digest(run.history_jsonl))
+        if world.is_main:  # after the job, which the report would else say to be running
+            write_report(run)
+            log.line(f"report: {run.report_html}")
+            print(file_digest(run.history_jsonl))
 
 
 def main() -> int:

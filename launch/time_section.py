@@ -14,6 +14,9 @@ from subshot.launch.record import ENDINGS, Endings, Record, commands_of, stage_s
 _PROCESSES = re.compile(r"\] \S+: (\d+) process\(es\)")
 _RATE = re.compile(r"\] (\w+): best score .*; ([\d.e+]+) candidates scored a second")
 
+JUDGING: Endings = ((r"", "trainings that judge the score"),)
+"""Whatever a line of launch/correlate.py's logs says, it belongs to one stage."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -25,12 +28,14 @@ class Stretch:
 
 
 def stretches(record: Record, endings: Endings = ENDINGS) -> list[Stretch]:
-    """By the run's log and those of the elements of its arrays, in order of appearance."""
+    """By the run's log, those of its arrays' elements and those of launch/correlate.py, in order of appearance."""
     found: dict[str, Stretch] = {}
-    for job, lines in [("", record.log), *record.part_logs.items()]:
+    logs = [(job, lines, endings) for job, lines in (("", record.log), *record.part_logs.items())]
+    logs += [(job, lines, JUDGING) for job, lines in record.judging_logs.items()]
+    for job, lines, known_endings in logs:
         for command in commands_of(lines):
             processes = processes_of(record, job, command)
-            for stage, seconds in stage_seconds(command, endings).items():
+            for stage, seconds in stage_seconds(command, known_endings).items():
                 known = found.get(stage, Stretch(stage, 0.0, 0.0))
                 found[stage] = Stretch(stage, known.seconds + seconds, known.device_seconds + processes * seconds)
     return list(found.values())

@@ -70,6 +70,11 @@ class RunDir:
         return self.root / "data.json"
 
     @property
+    def latency_table_json(self) -> Path:
+        """A copy of the latency table that a search was begun with, and of what it says of its measuring."""
+        return self.root / "latency_table.json"
+
+    @property
     def ranking_json(self) -> Path:
         """How well scores rank networks trained from scratch; launch/correlate.py writes it."""
         return self.root / "ranking.json"

@@ -210,8 +210,9 @@ def ranking_of() -> RankingOf:
         statistics = ("kendall", "spearman", "ndcg", "top_k_recall", "regret")
         if tau is None:
             return {"kind": kind, "undefined": 0, **dict.fromkeys(statistics)}
+        rho = (tau[0] / 2 + 0.01, tau[1] / 2 - 0.02, tau[2] / 2 + 0.03)
         rest = {"ndcg": (0.7, 0.5, 0.9), "top_k_recall": (0.33, 0.0, 1.0), "regret": (0.02, 0.0, 0.05)}
-        found = {"kendall": tau, "spearman": tau, **rest}
+        found = {"kendall": tau, "spearman": rho, **rest}
         return {"kind": kind, "undefined": 0, **{name: estimate(*values) for name, values in found.items()}}
 
     def content(
@@ -229,13 +230,13 @@ def ranking_of() -> RankingOf:
         scores |= {name: row("proxy", tau) for name, tau in (proxies or {}).items()}
         between = differences or dict.fromkeys(counts, (-0.3, 0.4))
         known: dict[str, Any] = {
-            "schema_version": 1,
+            "schema_version": 2,
             "networks": 12,
             "seeds": 2,
             "diverged": 0,
             "metric": metric,
             "looked_at": "Looked at something.",
-            "ceiling_kendall": 0.66,
+            "seed_kendall": 0.66,
             "recall_of": 3,
             "scores": scores,
             "beside_counts": {name: {"low": low, "high": high} for name, (low, high) in between.items()},

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from subshot.launch import report
 from subshot.launch.config import to_json
 from subshot.launch.presets import PRESETS
-from subshot.launch.report import names_of, write_comparison
+from subshot.launch.report import names_of, write_comparison, write_report
 from subshot.train.run_dir import RunDir, read_json, write_json
 
 
@@ -50,7 +53,16 @@ def test_runs_of_one_measure_are_drawn_together(pair: tuple[RunDir, RunDir]) -> 
     html = write_comparison(pair).read_text()
     found = sections(html)
     counts = {anchor: part.count("<svg ") for anchor, part in found.items()}
-    assert counts == {"runs": 0, "settings": 0, "tested": 1, "search": 1, "front": 3, "winners": 2, "time": 1}
+    assert counts == {
+        "runs": 0,
+        "settings": 0,
+        "tested": 1,
+        "search": 1,
+        "ranking": 0,
+        "front": 3,
+        "winners": 2,
+        "time": 1,
+    }
     for words in (">one<", ">two<"):
         assert words in found["search"] and words in found["front"]
     assert ">one: winner 1<" in found["tested"] and ">two: random-1<" in found["tested"]
@@ -63,6 +75,18 @@ def test_only_settings_that_differ_are_listed(pair: tuple[RunDir, RunDir]) -> No
     found = sections(write_comparison(pair).read_text())["settings"]
     assert re.findall(r"<tr><td>([^<]+)</td><td>([^<]+)</td><td>([^<]+)</td></tr>", found) == [("seed", "0", "1")]
     assert "The data are the same (one, two)." in found
+
+
+def test_a_latency_table_or_a_space_of_ones_own_makes_no_other_data(
+    pair: tuple[RunDir, RunDir], tmp_path: Path
+) -> None:
+    for key, drawn in (("latency_table", 1), ("space_sha256", 2)):
+        other = RunDir(shutil.copytree(pair[1].root, tmp_path / key))
+        write_json(other.data_json, read_json(other.data_json) | {key: "0" * 64})
+        found = sections(write_comparison([pair[0], other], out=tmp_path / "page.html").read_text())
+        assert f"The data are the same (one, {key})." in found["settings"]
+        assert found["tested"].count("<svg ") == 1
+        assert found["search"].count("<svg ") == drawn, "scores of another space are no scores to compare"
 
 
 def test_runs_with_other_data_or_another_space_are_not_drawn_together(
@@ -112,6 +136,44 @@ def test_what_is_no_run_is_refused_by_name(
     assert command(monkeypatch, root, "--price-per-hour=-1") == 2
     assert command(monkeypatch) == 2
     assert not (tmp_path / "page.html").exists()
+
+
+def test_rankings_stand_beside_one_another(
+    pair: tuple[RunDir, RunDir], tmp_path: Path, ranking_of: Callable[..., dict[str, Any]]
+) -> None:
+    runs = [RunDir(shutil.copytree(run.root, tmp_path / run.root.name)) for run in pair]
+    counts = {"params": (0.1, -0.4, 0.5), "macs": (-0.2, -0.5, 0.1)}
+    write_json(runs[0].ranking_json, ranking_of((0.6, 0.3, 0.75), counts))
+    found = sections(write_comparison(runs).read_text())["ranking"]
+    row = ["one", "12", "+0.60", "+0.30 to +0.75", "+0.10", "−0.20", "7 of 12"]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", found) == row
+    assert "Not measured, which launch/correlate.py RUN does: two." in found
+    write_json(runs[1].ranking_json, ranking_of(None, {}, retrain=None))
+    write_json(runs[0].ranking_json, {"schema_version": 1})
+    found = sections(write_comparison(runs).read_text())["ranking"]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", found) == ["two", "12", *["–"] * 5]
+    assert "ranking.json is of another version of subshot: one." in found
+
+
+def test_reports_of_their_own_are_linked_where_they_are(pair: tuple[RunDir, RunDir], tmp_path: Path) -> None:
+    runs = [RunDir(shutil.copytree(run.root, tmp_path / f"a {run.root.name}")) for run in pair]
+    write_report(runs[0])
+    page = write_comparison(runs, out=tmp_path / "pages" / "page.html")
+    links = re.findall(r'<a href="([^#"][^"]*)">([^<]*)</a>', page.read_text())
+    assert links == [("../a%20one/report.html", "a one")]
+    assert (page.parent / unquote(links[0][0])).is_file()
+
+
+def test_one_folder_that_is_no_run_is_refused_and_one_with_settings_alone_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    assert command(monkeypatch, run.root) == 2
+    assert f"{run.root} is no run folder (it has no config.json); name one" in capsys.readouterr().err
+    assert list(run.root.iterdir()) == []
+    write_json(run.config_json, to_json(PRESETS["digits"]()))
+    assert command(monkeypatch, run.root) == 0 and run.report_html.is_file()
 
 
 def test_names_tell_runs_apart() -> None:

@@ -109,7 +109,7 @@ def test_a_perfect_score_and_a_count_that_is_upside_down() -> None:
     assert found["beside_counts"]["macs"] == {"low": 0.0, "high": 0.0}
     assert found["confidence"] == {"level": 0.9, "retrain": 1, "of": N, "place_of_best": 1}
     assert found["regret_of_first"]["expected"] == 0
-    assert found["ceiling_kendall"] is None and found["diverged"] == 0
+    assert found["seed_kendall"] is None and found["diverged"] == 0
 
 
 def test_lower_is_better_for_a_loss() -> None:
@@ -128,12 +128,12 @@ def test_a_score_of_no_use_has_an_interval_with_zero_and_needs_most() -> None:
     assert found["beside_counts"]["params"]["low"] < 0
 
 
-def test_seeds_are_averaged_and_their_agreement_is_the_ceiling() -> None:
+def test_seeds_are_averaged_and_their_agreement_is_told() -> None:
     rows = [[value, value + 0.01] for value in RISING]
-    assert judge(sample_of(rows))["ceiling_kendall"] == pytest.approx(1)
+    assert judge(sample_of(rows))["seed_kendall"] == pytest.approx(1)
     crossed = [[value, other] for value, other in zip(RISING, reversed(RISING), strict=True)]
     found = judge(sample_of(crossed))
-    assert found["ceiling_kendall"] == pytest.approx(-1) and found["seeds"] == 2
+    assert found["seed_kendall"] == pytest.approx(-1) and found["seeds"] == 2
 
 
 @pytest.mark.parametrize(("toys", "values"), [(Toys(), RISING), (Toys(False, guess=0.5), RISING[::-1])])

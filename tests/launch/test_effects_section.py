@@ -36,7 +36,8 @@ def test_a_score_that_is_a_sum_is_read_exactly(exact_run: RunDir) -> None:
     record = read_record(exact_run)
     assert record.space is not None
     words = words_of(effects_section(record, record.space))
-    assert "It is exactly such a sum" in words and "would by chance" not in words
+    assert "every effect is exact for the score." in words and "would by chance" not in words
+    assert "95 % interval" not in words and "reliability" not in words
     rng = random.Random(7)  # the score's own numbers, as conftest.py draws them
     table = [[rng.random() for _ in decision.choices] for decision in record.space.decisions]
     for stage, layer, place in ((1, 1, 0), (2, 1, 2), (2, 2, 3)):
@@ -45,6 +46,25 @@ def test_a_score_that_is_a_sum_is_read_exactly(exact_run: RunDir) -> None:
         assert said == pytest.approx(table[place][2] - table[place][0], rel=6e-3)
     macs = record.space.costs["macs"].table[0]
     assert f"{macs[2] - macs[0]:,.0f}".split(",")[0] in words
+
+
+@pytest.mark.parametrize(
+    ("rest", "told"),
+    [
+        ("", "The score itself was estimated with reliability 0.20"),
+        (
+            ", weighted by that reliability, plus its activations, both standardised",
+            "The path losses in it were estimated with reliability 0.20",
+        ),
+    ],
+)
+def test_the_reliability_of_path_losses_is_told(exact_run: RunDir, rest: str, told: str) -> None:
+    record = read_record(exact_run)
+    name = f"the expected warm-up loss of its path, negated (reliability 0.20 of 1){rest}"
+    of_summary = replace(record, summary=record.summary | {"score": name})
+    half_way = replace(record, summary={}, log=[*record.log, f"[   62.0 s] score: {name}; 60 candidates each"])
+    for found in (of_summary, half_way):
+        assert told in words_of(effects_section(found, found.space))
 
 
 def test_the_sentences_are_those_of_the_largest_effects(noisy_run: RunDir) -> None:

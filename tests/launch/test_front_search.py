@@ -102,6 +102,11 @@ def test_rows_have_their_latency_and_meet_the_limits(alone: RunDir) -> None:
     assert children and {row["method"] for row in children} == {"evolution"}
 
 
+def test_the_latency_table_is_kept_for_the_report(work: Path, alone: RunDir) -> None:
+    assert read_json(alone.latency_table_json) == read_json(work / "latency.json")
+    assert "Latencies are sums over a table that does not say on what" in alone.report_html.read_text()
+
+
 def test_the_front_is_that_of_everything_scored(alone: RunDir) -> None:
     rows, found = read_jsonl(alone.history_jsonl), read_json(alone.summary_json)
     points = points_of(rows)

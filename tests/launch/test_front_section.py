@@ -46,6 +46,21 @@ def test_costs_are_those_that_every_candidate_has_and_in_which_they_differ(noisy
     assert memory.value({"activation_elements": 2**18}) == 1.0 and memory.unit == "MiB"
 
 
+def test_where_latencies_come_from_is_told(noisy_run: RunDir) -> None:
+    record = read_record(noisy_run)
+    assert "Latencies are" not in front_section(record)
+    rows = [row | {"costs": row["costs"] | {"latency_ms": 1.0}} for row in record.history["random"]]
+    of = {"runtime": "onnxruntime", "runtime_version": "1.2", "device_name": "Some CPU", "batch_size": 1, "threads": 2}
+    of |= {"device": "cpu", "is_calibrated": True, "errors": {"calibrated_percent": 4.26, "sum_percent": 30.0}}
+    timed = replace(record, history={"random": rows})
+    assert "table that does not say on what it was measured" in front_section(timed)
+    told = front_section(replace(timed, latency_table={"provenance": of}))
+    assert "measured with onnxruntime 1.2 on Some CPU, batch 1, 2 threads. On whole networks that nothing was" in told
+    assert "they are off by 4.3 % in the mean." in told
+    told = front_section(replace(timed, latency_table={"provenance": of | {"is_calibrated": False}}))
+    assert "off by 30.0 %" in told
+
+
 def test_a_picture_for_each_cost_with_its_limit_and_what_is_on_the_front(noisy_run: RunDir) -> None:
     record = read_record(noisy_run)
     html = front_section(record)

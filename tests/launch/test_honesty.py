@@ -36,7 +36,8 @@ def test_nothing_measured_names_the_command() -> None:
     [
         (
             RANKS,
-            "tau +0.60 (+0.30 to +0.75, 95 % interval): a higher score means a better network more often than not.",
+            "Kendall's tau of the score is +0.60 (+0.30 to +0.75, 95 % interval): a higher score means a better "
+            "network more often than not.",
         ),
         (UNSURE, "the interval contains zero, so this run does not show that the score ranks at all."),
         ((-0.5, -0.7, -0.2), "upside down. Better networks have lower scores here."),
@@ -87,12 +88,22 @@ def test_the_best_of_several_others_is_flattered(ranking_of: RankingOf) -> None:
 @pytest.mark.parametrize(
     ("retrain", "sentence"),
     [
-        (7, "Retrain the best 7 by score: with 90 % confidence the best of 12 networks like these is among them."),
+        (
+            7,
+            "Of 12 networks of this sample the best 7 by score must be retrained to have the best of them with 90 % "
+            "confidence; among the search's own favourites, which lie closer together, the order may be worse.",
+        ),
         (12, "retrain all of them: the score saves no training."),
     ],
 )
 def test_how_many_to_retrain(ranking_of: RankingOf, retrain: int, sentence: str) -> None:
     assert sentence in " ".join(sentences(ranking_of(RANKS, {}, retrain=retrain)))
+
+
+def test_which_networks_are_taken_first_is_told(ranking_of: RankingOf) -> None:
+    assert "that retraining had trained already were taken first, so some may be of the winner's cost" in words_of(
+        ranking_of(RANKS, {})
+    )
 
 
 def test_what_the_first_alone_loses_is_in_the_unit_of_the_task(ranking_of: RankingOf) -> None:
@@ -102,11 +113,12 @@ def test_what_the_first_alone_loses_is_in_the_unit_of_the_task(ranking_of: Ranki
     assert "loses 0.0210 log loss against the best of the sample; 0.0340 in the mean" in said
 
 
-def test_ceiling_and_divergence_are_told(ranking_of: RankingOf) -> None:
+def test_noise_of_training_and_divergence_are_told(ranking_of: RankingOf) -> None:
     said = " ".join(sentences(ranking_of(RANKS, {}, diverged=2)))
-    assert "as another's do to tau +0.66" in said and "Diverged, and counted as worst: 2 trainings." in said
-    said = " ".join(sentences(ranking_of(RANKS, {}, ceiling_kendall=None)))
-    assert "as another's" not in said and "Diverged" not in said
+    told = "Another training orders the networks as this one does to tau +0.66; what is missing to 1 is noise of"
+    assert told in said and "do better" not in said and "Diverged, and counted as worst: 2 trainings." in said
+    said = " ".join(sentences(ranking_of(RANKS, {}, seed_kendall=None)))
+    assert "Another training" not in said and "Diverged" not in said
 
 
 def test_the_page_has_pictures_table_and_sentences(ranking_of: RankingOf) -> None:
@@ -119,7 +131,10 @@ def test_the_page_has_pictures_table_and_sentences(ranking_of: RankingOf) -> Non
     assert "MACs – –" in words and "recall, best 3" in words
     for sentence in sentences(ranking):
         assert sentence in words
-    assert "undefined" in "\n".join(as_text(ranking))
+    assert "parameters +0.65 +0.30 to +0.80 +0.34 +0.13 to +0.43 0.70" in words
+    lines = as_text(ranking)
+    assert "undefined" in "\n".join(lines)
+    assert lines[1].split()[:11] == "the search's score +0.60 (+0.30 to +0.75) +0.31 (+0.13 to +0.41)".split()
 
 
 def test_a_page_without_any_correlation_is_whole(ranking_of: RankingOf) -> None:

@@ -75,6 +75,10 @@ def test_folders_are_whole(run: RunDir) -> None:
     assert not left and not list(run.checkpoints.glob("retrain-*"))
 
 
+def test_the_report_of_finished_retraining_speaks_of_no_job_at_work(run: RunDir) -> None:
+    assert "The job" not in run.report_html.read_text()
+
+
 def test_metrics_tell_n_interval_and_role(run: RunDir) -> None:
     metrics = read_json(run.winner("random-1").metrics_json)
     low, high = metrics["test/interval_95"]

@@ -67,6 +67,12 @@ def test_any_number_of_processes_gives_the_same_bytes(work: Path, alone: RunDir,
     assert other.paths_jsonl.read_bytes() == alone.paths_jsonl.read_bytes()
 
 
+def test_the_report_of_a_finished_search_speaks_of_no_job_at_work(alone: RunDir) -> None:
+    assert "The job" not in alone.report_html.read_text()
+    assert read_json(alone.job_json("search"))["state"] == "finished"
+    assert f"report: {alone.report_html}" in alone.log.read_text().splitlines()[-1]
+
+
 def test_history_holds_every_candidate_once_within_the_limit(alone: RunDir) -> None:
     rows = read_jsonl(alone.history_jsonl)
     for method in ("evolution", "random"):

@@ -64,6 +64,20 @@ def test_elements_of_arrays_count_with_their_own_logs(run: RunDir) -> None:
     assert device_hours(read_record(run)) - before == pytest.approx(800 / 3600)
 
 
+def test_trainings_that_judge_the_score_count(run: RunDir) -> None:
+    before = device_hours(read_record(run))
+    run.correlation.log.parent.mkdir(parents=True)
+    run.correlation.log.write_text("[   10.0 s] a: trained already\n[   30.0 s] report: r\n[    5.0 s] report: r\n")
+    run.correlation.log.with_name("correlate-3.txt").write_text("[  100.0 s] 1: test accuracy 0.95 on 355 images\n")
+    write_json(run.job_json("correlate"), {"job": "correlate", "state": "finished", "processes": 2})
+    write_json(run.job_json("correlate-3"), {"job": "correlate-3", "state": "finished", "processes": 8})
+    record = read_record(run)
+    (found,) = (s for s in stretches(record) if s.stage == "trainings that judge the score")
+    assert found.seconds == pytest.approx(135.0) and found.device_seconds == pytest.approx(2 * 35.0 + 800.0)
+    assert device_hours(record) - before == pytest.approx(870 / 3600)
+    assert "<td>trainings that judge the score</td>" in time_section(record)
+
+
 def test_candidates_a_second_are_those_of_the_log(run: RunDir) -> None:
     assert rates(read_record(run)) == {"evolution": 12.5, "random": 1820.0}
     html = time_section(read_record(run))
