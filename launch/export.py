@@ -95,7 +95,7 @@ def main() -> int:
         for path in export(arguments):
             print(path)
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import tyro
 from torch import nn
 from tqdm import tqdm
 
-from subshot.launch.cli import USER_MISTAKE, go_on, nearest, run_command
+from subshot.launch.cli import USER_MISTAKE, begin_again, nearest, run_command
 from subshot.launch.config import SpaceConfig, VisionConfig, to_json
 from subshot.launch.domain import read_config
 from subshot.launch.latency_chain import (
@@ -261,7 +261,7 @@ def command(words: list[str]) -> None:
 
 
 def main() -> int:
-    return run_command(lambda: command(sys.argv[1:]), lambda: True, f"no table was written; {go_on()}")
+    return run_command(lambda: command(sys.argv[1:]), lambda: True, lambda: f"no table was written; {begin_again()}")
 
 
 if __name__ == "__main__":

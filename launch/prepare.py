@@ -90,12 +90,20 @@ def guess(arguments: PrepareArguments) -> None:
         raise ValueError("--guess is for csv, and needs the file to write: csv RAW OUT --schema FILE --guess")
     if path.exists():
         raise ValueError(f"{path} is there already; look at it, or delete it to have it guessed anew")
+    require_raw(arguments.raw)
     schema = guess_schema(arguments.raw).record()
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in schema.items()]
     with replacing(path) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print("a guess: look at it, correct it, then give the command without --guess", file=sys.stderr)
     print(path)
+
+
+def require_raw(raw: Path) -> None:
+    """Raises ValueError where there is no such file."""
+    if not raw.exists() or raw.is_dir():
+        what = "is a folder" if raw.is_dir() else "does not exist"
+        raise ValueError(f"the raw log {raw} {what}; give the path of the text file, plain or gzip")
 
 
 def prepare(arguments: PrepareArguments) -> None:
@@ -114,6 +122,7 @@ def prepare(arguments: PrepareArguments) -> None:
         arguments.max_rows_per_table,
         read_schema(arguments.schema) if arguments.schema is not None else None,
     )
+    require_raw(arguments.raw)
     bars = Bars()
     try:
         made = prepare_clicks(arguments.dataset, arguments.raw, arguments.out, options, bars)
@@ -144,7 +153,7 @@ def main() -> int:
         require_choices(PrepareArguments, sys.argv[1:])
         prepare(tyro.cli(PrepareArguments, prog=program("prepare"), description=__doc__))
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

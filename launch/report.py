@@ -160,7 +160,7 @@ def main() -> int:
         else:
             print(write_comparison(runs, arguments.price_per_hour, arguments.out))
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def main() -> int:
         with joined_world(patience, arguments.checkpoint_minutes) as world:
             retrain(arguments, world)
 
-    return run_command(command, lambda: rank == 0, go_on())
+    return run_command(command, lambda: rank == 0, go_on)
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def main() -> int:
         with joined_world(arguments.timeout_minutes) as world:
             score(arguments, world)
 
-    return run_command(command, lambda: rank == 0, go_on())
+    return run_command(command, lambda: rank == 0, go_on)
 
 
 if __name__ == "__main__":

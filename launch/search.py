@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import torch
 import tyro
 
-from subshot.launch.cli import USER_MISTAKE, go_on, nearest, run_command
+from subshot.launch.cli import USER_MISTAKE, begin_again, go_on, nearest, run_command
 from subshot.launch.config import RunConfig, VisionConfig
 from subshot.launch.domain import changes_since_begun, open_domain, read_config, require_accepted, saved_form
 from subshot.launch.environment import describe_environment
@@ -157,7 +157,10 @@ def main() -> int:
         with joined_world(arguments.timeout_minutes, arguments.checkpoint_minutes) as world:
             search(arguments, world)
 
-    return run_command(command, lambda: rank == 0, go_on("--resume"))
+    def how_to_resume() -> str:
+        return go_on("--resume") if arguments.run().config_json.is_file() else begin_again()
+
+    return run_command(command, lambda: rank == 0, how_to_resume)
 
 
 if __name__ == "__main__":

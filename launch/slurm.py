@@ -240,14 +240,14 @@ def collected(arguments: list[str]) -> int:
         lines, complete = collect(RunDir(Path(arguments[0])))
         print("\n".join(lines))
 
-    status = run_command(command, lambda: True, "")
+    status = run_command(command, lambda: True, lambda: "")
     return STOPPED if status == DONE and not complete else status
 
 
 def main() -> int:
     if sys.argv[1:2] == ["collect"]:
         return collected(sys.argv[2:])
-    return run_command(lambda: launch(sys.argv[1:]), lambda: True, "nothing runs here")
+    return run_command(lambda: launch(sys.argv[1:]), lambda: True, lambda: "nothing runs here")
 
 
 if __name__ == "__main__":

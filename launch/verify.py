@@ -36,7 +36,7 @@ def main() -> int:
             print(f"ok    {passed}")
         print(winner_digest(WinnerDir(arguments.winner)))
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

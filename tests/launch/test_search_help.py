@@ -87,8 +87,22 @@ def test_every_option_says_what_it_is(
         (prepare, ["csv", "a", "b", "--protocol", "nasrec"], "the steps of a csv are those of its --schema"),
         (prepare, ["csv", "a", "b", "--guess"], "needs the file to write"),
         (prepare, ["csv", "a", "b", "--schema", "none.json"], "none.json does not exist; write it, or have it guessed"),
+        (prepare, ["csv", "a", "b", "--schema", "s.json", "--guess"], "the raw log a does not exist; give the path of"),
+        (prepare, ["criteo", "a", "b"], "the raw log a does not exist; give the path of"),
         (search, ["nasrec-small"], "(python launch/prepare.py csv RAW FOLDER --schema FILE)"),
         (search, ["nasrec-small-avazu"], "(python launch/prepare.py avazu RAW FOLDER)"),
+        (
+            search,
+            ["nasrec-tiny", "--data", "log.csv"],
+            "log.csv is a file; --data takes the folder that launch/prepare.py writes: python launch/prepare.py csv "
+            "log.csv FOLDER --schema schema.json\n",
+        ),
+        (search, ["nasrec-small-avazu", "--data", "log.csv"], "python launch/prepare.py avazu log.csv FOLDER\n"),
+        (
+            search,
+            ["digits", "--limits.latency-table", "t.json"],
+            "the latency table t.json does not exist; correct its",
+        ),
     ],
 )
 def test_a_mistake_names_the_nearest_that_is_right(
@@ -100,6 +114,7 @@ def test_a_mistake_names_the_nearest_that_is_right(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text("a file")
     monkeypatch.setattr(sys, "argv", ["launch/command.py", *words])
     try:
         status = command.main()  # type: ignore[attr-defined]
@@ -107,4 +122,4 @@ def test_a_mistake_names_the_nearest_that_is_right(
         status = stop.code
     said = capsys.readouterr().err
     assert status == 2 and said.startswith("error: ") and len(said.splitlines()) == 1, said
-    assert sentence in said
+    assert sentence in said and "--resume" not in said
