@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from subshot.data.image_folder import DataError
+from subshot.launch.pipe import reader_left
 from subshot.launch.started import again
 from subshot.train.dist import LostProcesses
 from subshot.train.stopping import Preempted
@@ -25,6 +26,9 @@ def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to
     try:
         command()
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            print(f"stopped: nobody reads the output any more; {how_to_resume()}", file=sys.stderr)
+            return STOPPED
         if is_main():
             print(f"error: {sentence(error, how_to_resume())}", file=sys.stderr)
         elif isinstance(error, DataError | OSError):  # of a file that this process alone may have read or written

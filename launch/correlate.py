@@ -38,6 +38,7 @@ from subshot.launch.correlate_scores import (
 )
 from subshot.launch.correlation_run import CorrelateRunArguments, correlate_run
 from subshot.launch.job import claimed_by_main
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.retrain import patience_minutes
 from subshot.launch.started import program
 from subshot.proxies import PROXIES
@@ -241,6 +242,7 @@ def of_a_run() -> None:
         correlate_run(arguments, names, world)
 
 
+@reader_may_leave
 def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 

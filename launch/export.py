@@ -17,6 +17,7 @@ from typing import Literal
 import tyro
 
 from subshot.launch.cli import go_on, run_command
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.winner import write_winner
 from subshot.launch.winner_export import quantised_handover, read_handover
@@ -88,6 +89,7 @@ def export_one(folder: WinnerDir, out: Path | None, arguments: ExportArguments) 
     return written
 
 
+@reader_may_leave
 def main() -> int:
     arguments = tyro.cli(ExportArguments, prog=program("export"), description=__doc__)
 

@@ -46,6 +46,7 @@ from subshot.launch.latency_measure import (
     runtime_version,
 )
 from subshot.launch.latency_table import table_record
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.presets import PRESETS
 from subshot.launch.started import program
 from subshot.launch.vision import make_space
@@ -260,6 +261,7 @@ def command(words: list[str]) -> None:
     print("\n".join([*lines, str(arguments.out)]))
 
 
+@reader_may_leave
 def main() -> int:
     return run_command(lambda: command(sys.argv[1:]), lambda: True, lambda: f"no table was written; {begin_again()}")
 

@@ -25,6 +25,7 @@ from subshot.data.click_schema import read_schema
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.launch.cli import go_on, nearest, run_command
 from subshot.launch.options import require_choices
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.train.run_dir import replacing
 
@@ -145,6 +146,7 @@ def left_out(bad: BadLines) -> str:
     return f"; left out {bad.total:,} bad lines ({reasons}), the first at line {bad.first.line}: {bad.first.text}"
 
 
+@reader_may_leave
 def main() -> int:
     def command() -> None:
         first = next(iter(sys.argv[1:]), "-")

@@ -25,6 +25,7 @@ from subshot.launch.cli import go_on, run_command
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.compare_report import Run, sections_of
 from subshot.launch.config import TrainingFreeConfig, VisionConfig
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.record import read_record
 from subshot.launch.report_sections import DomainReport
 from subshot.launch.started import program
@@ -151,6 +152,7 @@ class ReportArguments:
             raise ValueError(f"--out {self.out} is a folder; name the file to write, as in {self.out / 'report.html'}")
 
 
+@reader_may_leave
 def main() -> int:
     def command() -> None:
         arguments = tyro.cli(ReportArguments, prog=program("report"), description=__doc__)

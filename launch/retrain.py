@@ -29,6 +29,7 @@ from subshot.launch.domain import (
 )
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.manifest import element_of, freeze
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
 from subshot.launch.started import again, program
@@ -130,6 +131,7 @@ def patience_minutes(run: RunDir, timeout_minutes: float | None) -> float:
     return retraining_minutes(read_config(run)) if run.config_json.is_file() else 30.0
 
 
+@reader_may_leave
 def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 

@@ -25,6 +25,7 @@ from subshot.launch.explore import explore
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.options import require_choices
 from subshot.launch.own_space import placed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.plan import write_plan
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
@@ -149,6 +150,7 @@ def search(arguments: SearchArguments[Any], world: World) -> None:
                 print(file_digest(run.history_jsonl))
 
 
+@reader_may_leave
 def main() -> int:
     arguments = parse(sys.argv[1:])
     rank = int(os.environ.get("RANK", "0"))

@@ -19,6 +19,7 @@ import tyro
 
 from subshot.launch.cli import DONE, STOPPED, USER_MISTAKE, run_command
 from subshot.launch.collect import collect, queued_jobs
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.slurm_scripts import (
     CORRELATE,
     CORRELATE_REST,
@@ -244,6 +245,7 @@ def collected(arguments: list[str]) -> int:
     return STOPPED if status == DONE and not complete else status
 
 
+@reader_may_leave
 def main() -> int:
     if sys.argv[1:2] == ["collect"]:
         return collected(sys.argv[2:])

@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from subshot.launch.cli import go_on, run_command
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.winner import winner_digest
 from subshot.launch.winner_check import check_winner
@@ -28,6 +29,7 @@ class VerifyArguments:
     """A winner's folder, such as runs/digits/winners/1."""
 
 
+@reader_may_leave
 def main() -> int:
     arguments = tyro.cli(VerifyArguments, prog=program("verify"), description=__doc__)
 
