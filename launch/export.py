@@ -17,6 +17,7 @@ from typing import Literal
 import tyro
 
 from subshot.launch.cli import go_on, run_command
+from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.winner import write_winner
@@ -91,9 +92,8 @@ def export_one(folder: WinnerDir, out: Path | None, arguments: ExportArguments) 
 
 @reader_may_leave
 def main() -> int:
-    arguments = tyro.cli(ExportArguments, prog=program("export"), description=__doc__)
-
     def command() -> None:
+        arguments = parsed(ExportArguments, sys.argv[1:], program("export"), __doc__)
         for path in export(arguments):
             print(path)
 

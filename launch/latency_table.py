@@ -80,7 +80,7 @@ def _require_space(path: Path, provenance: Any, space: ChainSpace) -> None:
     if theirs != ours:
         raise ValueError(
             f"{path} was measured for {_in_words(theirs)}, and the networks here are of {_in_words(ours)}; measure "
-            "these with launch/latency.py"
+            f"these with launch/latency.py --classes {ours['classes']}"
         )
 
 

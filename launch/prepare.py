@@ -24,7 +24,7 @@ from subshot.data.click_protocols import ProtocolName
 from subshot.data.click_schema import read_schema
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.launch.cli import go_on, nearest, run_command
-from subshot.launch.options import require_choices
+from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.train.run_dir import replacing
@@ -152,8 +152,7 @@ def main() -> int:
         first = next(iter(sys.argv[1:]), "-")
         if not first.startswith("-") and first not in get_args(Dataset):
             raise ValueError(f"there is no data set {first!r}; {nearest(first, get_args(Dataset))}")
-        require_choices(PrepareArguments, sys.argv[1:])
-        prepare(tyro.cli(PrepareArguments, prog=program("prepare"), description=__doc__))
+        prepare(parsed(PrepareArguments, sys.argv[1:], program("prepare"), __doc__))
 
     return run_command(command, lambda: True, go_on)
 

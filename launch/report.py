@@ -25,6 +25,7 @@ from subshot.launch.cli import go_on, run_command
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.compare_report import Run, sections_of
 from subshot.launch.config import TrainingFreeConfig, VisionConfig
+from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.record import read_record
 from subshot.launch.report_sections import DomainReport
@@ -155,7 +156,7 @@ class ReportArguments:
 @reader_may_leave
 def main() -> int:
     def command() -> None:
-        arguments = tyro.cli(ReportArguments, prog=program("report"), description=__doc__)
+        arguments = parsed(ReportArguments, sys.argv[1:], program("report"), __doc__)
         runs = [RunDir(root) for root in arguments.runs]
         if len(runs) == 1:
             print(write_report(runs[0], arguments.price_per_hour, arguments.out))

@@ -29,6 +29,7 @@ from subshot.launch.domain import (
 )
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.manifest import element_of, freeze
+from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
@@ -136,7 +137,7 @@ def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
-        arguments = tyro.cli(RetrainArguments, prog=program("retrain"), description=__doc__)
+        arguments = parsed(RetrainArguments, sys.argv[1:], program("retrain"), __doc__)
         patience = patience_minutes(RunDir(arguments.run), arguments.timeout_minutes)
         with joined_world(patience, arguments.checkpoint_minutes) as world:
             retrain(arguments, world)

@@ -25,6 +25,7 @@ from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Scorer, changes_since_begun, open_domain, read_config, require_accepted
 from subshot.launch.job import claimed_by_main, job
+from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import alone
@@ -175,7 +176,7 @@ def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
-        arguments = tyro.cli(ScoreArguments, prog=program("score"), description=__doc__)
+        arguments = parsed(ScoreArguments, sys.argv[1:], program("score"), __doc__)
         with joined_world(arguments.timeout_minutes) as world:
             score(arguments, world)
 

@@ -25,6 +25,7 @@ from subshot.launch.explore import explore
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.options import require_choices
 from subshot.launch.own_space import placed
+from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.plan import write_plan
 from subshot.launch.presets import PRESETS
@@ -68,26 +69,23 @@ def parse(arguments: list[str]) -> SearchArguments[Any]:
         sys.exit(0 if arguments else USER_MISTAKE)
     name, *rest = arguments
     try:
+        if name.startswith("-"):
+            raise ValueError(f"the preset comes first, and {name} after it: {program('search')} PRESET {name} ...")
         if name not in PRESETS:
             raise ValueError(f"there is no preset {name!r}; {nearest(name, PRESETS)}; --help describes them")
         preset = PRESETS[name]()
         require_choices(type(preset), rest)
+        generic: Any = SearchArguments
+        shown: Any = tyro.conf.SuppressFixed
+        kind: type[SearchArguments[Any]] = shown[generic[type(preset)]]
+        found = parsed(kind, rest, f"{program('search')} {name}", description(name), SearchArguments(preset))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
-    generic: Any = SearchArguments
-    shown: Any = tyro.conf.SuppressFixed
-    parsed: SearchArguments[Any] = tyro.cli(
-        shown[generic[type(preset)]],
-        default=SearchArguments(preset),
-        args=rest,
-        prog=f"{program('search')} {name}",
-        description=description(name),
-    )
-    config = parsed.config
+    config = found.config
     if isinstance(config, VisionConfig):
-        parsed = replace(parsed, config=replace(config, space=placed(config.space)))
-    return parsed
+        found = replace(found, config=replace(config, space=placed(config.space)))
+    return found
 
 
 def open_run(

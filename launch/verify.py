@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 
 from subshot.launch.cli import go_on, run_command
+from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.winner import winner_digest
@@ -31,9 +32,8 @@ class VerifyArguments:
 
 @reader_may_leave
 def main() -> int:
-    arguments = tyro.cli(VerifyArguments, prog=program("verify"), description=__doc__)
-
     def command() -> None:
+        arguments = parsed(VerifyArguments, sys.argv[1:], program("verify"), __doc__)
         for passed in check_winner(arguments.winner):
             print(f"ok    {passed}")
         print(winner_digest(WinnerDir(arguments.winner)))
