@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from subshot.launch.main import VERBS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_every_command_is_one_whose_reader_may_leave() -> None:
+    """But for doctor, which may load nothing of the program and has the same lines at its end."""
+    for module, *_ in VERBS.values():
+        main = import_module(f"subshot.launch.{module}").main
+        assert hasattr(main, "__wrapped__") == (module != "doctor"), module
 
 
 @pytest.mark.parametrize(
