@@ -109,6 +109,8 @@ def parse_block(block: Block, layout: Layout, category_text: CategoryText) -> tu
                 word = words[column.name][int(place)]
                 shown = "missing" if word is None else repr(word[:40])
                 text_of = f"field {column.in_header} is {shown}; it must be {_ALLOWED[column.kind]}"
+                if column.kind == "real" and not _is_float(word):
+                    text_of += f"; or is {column.in_header} one of the categories? correct the schema"
                 bad.append(BadLine(int(lines[place]), _REASONS[column.kind], text_of))
     good = np.ones(len(lines), bool)
     good[list(seen)] = False
@@ -241,6 +243,15 @@ def _parsed(column: Column, category_text: CategoryText) -> pl.Expr:
     if column.kind in ("text", "time"):
         return word
     return word.cast(_INTEGERS[column.kind], strict=False)
+
+
+def _is_float(word: str | None) -> bool:
+    """Also inf, nan and what is beyond float64's range."""
+    try:
+        float(word or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _where_wrong(words: pl.Series, parsed: pl.Series, column: Column) -> NDArray[np.intp]:

@@ -111,7 +111,11 @@ def layout_of(schema: ClickSchema, raw: Path, head: bytes) -> Layout:
     names = header_names(raw, head, schema.separator)
     kinds = dict(schema.kinds)
     where = f"{raw}, line 1"
+    others = [separator for separator in SEPARATORS if separator in names[0]] if len(names) == 1 else []
     for name, kind in schema.kinds:
+        if name not in names and others:
+            mend = f'is the separator {others[0]!r}? correct "separator" in the schema'
+            raise DataError(f"{where}: the header is one column when it is cut at {schema.separator!r}; {mend}")
         if name not in names:
             raise DataError(
                 f"{where}: the schema names a column {name!r}, and the header has none; {_near(name, names)}"

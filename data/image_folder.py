@@ -82,9 +82,9 @@ def scan(root: Path, split: str, *, on_bad_image: Literal["error", "skip"] = "er
     bad = [entry for listing in listings for entry in listing.bad]
     if bad and on_bad_image == "error":
         raise DataError(
-            f"{root} holds {len(bad)} bad image files or class folders: "
-            + _some([f"{root / path} ({reason})" for path, reason in bad])
-            + '. Mend or remove them, or leave them out with on_bad_image="skip"'
+            f"{root} holds {len(bad)} bad image file{'' if len(bad) == 1 else 's'} or class folder"
+            f"{'' if len(bad) == 1 else 's'}: {_some([f'{root / path} ({reason})' for path, reason in bad])}. "
+            "Mend or remove what is bad, or leave it out with --images.on-bad-image skip"
         )
     label_of = {name: label for label, name in enumerate(classes)}
     paths = tuple(path for listing in listings for path in listing.good)

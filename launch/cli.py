@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from subshot.data.image_folder import DataError
+from subshot.launch.pipe import reader_left
 from subshot.launch.started import again
 from subshot.train.dist import LostProcesses
 from subshot.train.stopping import Preempted
@@ -16,31 +17,34 @@ from subshot.train.stopping import Preempted
 DONE, USER_MISTAKE, STOPPED = 0, 2, 75
 
 
-def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to_resume: str) -> int:
+def run_command(command: Callable[[], None], is_main: Callable[[], bool], how_to_resume: Callable[[], str]) -> int:
     """The exit status of `command`: 0, 2 with one sentence for a ValueError or a file that cannot be read or written,
     75 where it stopped early and can go on: after a signal, Ctrl-C, or the loss of another process.
 
-    Anything else is a defect and keeps its traceback.
+    how_to_resume: a clause, asked for only then. Anything else is a defect and keeps its traceback.
     """
     try:
         command()
     except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            print(f"stopped: nobody reads the output any more; {how_to_resume()}", file=sys.stderr)
+            return STOPPED
         if is_main():
-            print(f"error: {sentence(error, how_to_resume)}", file=sys.stderr)
+            print(f"error: {sentence(error, how_to_resume())}", file=sys.stderr)
         elif isinstance(error, DataError | OSError):  # of a file that this process alone may have read or written
-            print(f"error on another process: {sentence(error, how_to_resume)}", file=sys.stderr)
+            print(f"error on another process: {sentence(error, how_to_resume())}", file=sys.stderr)
         return USER_MISTAKE
     except Preempted as reason:
         if is_main():
-            print(f"stopped: {reason}; {how_to_resume}", file=sys.stderr)
+            print(f"stopped: {reason}; {how_to_resume()}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         if is_main():
-            print(f"stopped; {how_to_resume}", file=sys.stderr)
+            print(f"stopped; {how_to_resume()}", file=sys.stderr)
         return STOPPED
     except LostProcesses as error:
         if error.speaks or is_main():
-            print(f"error: {error}; {how_to_resume}", file=sys.stderr)
+            print(f"error: {error}; {how_to_resume()}", file=sys.stderr)
         return STOPPED
     return DONE
 
@@ -56,12 +60,19 @@ def sentence(error: Exception, how_to_resume: str) -> str:
         return f"{where} cannot be read or written ({error.strerror}); change its permissions, and {how_to_resume}"
     if error.errno in (errno.ENOENT, errno.ESTALE, errno.EIO):
         return f"{where} cannot be read ({error.strerror}); put it back or correct its path, and {how_to_resume}"
+    if error.errno in (errno.ENOTDIR, errno.EISDIR):
+        return f"{where} cannot be read or written ({error.strerror}); correct its path, and {how_to_resume}"
     return f"{error}; {how_to_resume}"
 
 
 def go_on(*more: str) -> str:
     """How to go on, as a clause."""
     return f"go on with: {shlex.join(again(*more))}"
+
+
+def begin_again() -> str:
+    """How to go on where nothing was begun yet, as a clause."""
+    return f"give the command again: {shlex.join(again())}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

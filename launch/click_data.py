@@ -81,15 +81,20 @@ class ClickData:
 
 
 def open_click_data(config: ClickConfig, world: World) -> ClickData:
-    """Raises DataError where the folder is not one that launch/prepare.py wrote, ValueError where none is given."""
+    """Raises DataError where the folder is not one that launch/prepare.py wrote, ValueError where none is given, or a
+    file."""
+    of = config.preset.rsplit("-", 1)[-1]
+    dataset = of if of in get_args(Published) else "csv"
+    more = " --schema {}" if dataset == "csv" else ""
     if config.data is not None:
+        if config.data.is_file():
+            how = f"python launch/prepare.py {dataset} {config.data} FOLDER{more.format('schema.json')}"
+            raise ValueError(f"{config.data} is a file; --data takes the folder that launch/prepare.py writes: {how}")
         return ClickData(open_clicks(config.data))
     if config.preset != "clicks":
-        of = config.preset.rsplit("-", 1)[-1]
-        how = f"{of} RAW FOLDER" if of in get_args(Published) else "csv RAW FOLDER --schema FILE"
         raise ValueError(
             f"the preset {config.preset} needs clicks: add --data FOLDER, one that launch/prepare.py wrote "
-            f"(python launch/prepare.py {how})"
+            f"(python launch/prepare.py {dataset} RAW FOLDER{more.format('FILE')})"
         )
     folder = DEMO_FOLDER / "prepared"
     if world.is_main:

@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from subshot.launch import correlation_run
-from subshot.launch.cli import go_on, nearest, run_command
+from subshot.launch.cli import DONE, USER_MISTAKE, go_on, nearest, run_command
 from subshot.launch.correlate_report import JudgingSettings, as_json, as_text, judge, picture, read_scores
 from subshot.launch.correlate_scores import (
     BENCHMARKS,
@@ -38,6 +38,8 @@ from subshot.launch.correlate_scores import (
 )
 from subshot.launch.correlation_run import CorrelateRunArguments, correlate_run
 from subshot.launch.job import claimed_by_main
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.retrain import patience_minutes
 from subshot.launch.started import program
 from subshot.proxies import PROXIES
@@ -68,6 +70,7 @@ class CorrelateArguments:
     accuracy: str = "c10_test_200"
     """What is to be predicted: <c10|c100|in16>_<test|valid>_<200|12>."""
     batch_size: int = 64
+    """Training images of the batches that networks are scored on."""
     warmup: float = 0.0
     """The share of the training images, 0 to 1, on which each network is trained before it is scored, in one pass."""
     undefined: Literal["last", "left_out"] = "last"
@@ -221,6 +224,8 @@ def names_a_run(words: Sequence[str]) -> bool:
     is neither."""
     if set(words) & set(BENCHMARKS):
         return False
+    if "RUN" in words and set(words) & {"-h", "--help"}:  # as the first page says it
+        return True
     if any(RunDir(Path(word)).config_json.is_file() for word in words):
         return True
     if words and not words[0].startswith("-"):
@@ -233,26 +238,47 @@ def unknown(name: str) -> str:
     return f"there is no benchmark {name!r}; {known} (nor is it a run folder, which would have a config.json)"
 
 
+def first_page() -> str:
+    """What `--help` says alone: the two forms."""
+    name = program("correlate")
+    return f"""usage: {name} RUN [--sample N] [--seeds K] [--proxies a,b] ...
+       {name} {"|".join(BENCHMARKS)} --data FOLDER --proxies a,b [--sample N] ...
+
+How well scores rank networks.
+
+Of a run of your own: trains some of its networks from scratch, compares the order of the score with theirs, and adds
+the answer to the run's report. Of a benchmark: judges scores without training against its trained networks.
+
+all options of the two forms:
+  {name} RUN --help
+  {name} {next(iter(BENCHMARKS))} --help"""
+
+
 def of_a_run() -> None:
-    arguments = tyro.cli(CorrelateRunArguments, prog=program("correlate"), description=correlation_run.__doc__)
+    name = f"{program('correlate')} RUN"
+    arguments = parsed(CorrelateRunArguments, sys.argv[1:], name, correlation_run.__doc__)
     names = chosen_proxies(arguments.proxies) if arguments.proxies.strip() else ()
     patience = patience_minutes(RunDir(arguments.run), arguments.timeout_minutes)
     with joined_world(patience, arguments.checkpoint_minutes) as world:
         correlate_run(arguments, names, world)
 
 
+@reader_may_leave
 def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
+    if not sys.argv[1:] or sys.argv[1] in ("-h", "--help"):
+        print(first_page())
+        return DONE if sys.argv[1:] else USER_MISTAKE
 
     def command() -> None:
         if names_a_run(sys.argv[1:]):
             of_a_run()
             return
-        arguments = tyro.cli(CorrelateArguments, prog=program("correlate"), description=__doc__)
+        arguments = parsed(CorrelateArguments, sys.argv[1:], program("correlate"), __doc__)
         with joined_world(arguments.timeout_minutes) as world:
             correlate(arguments, world)
 
-    return run_command(command, lambda: rank == 0, go_on())
+    return run_command(command, lambda: rank == 0, go_on)
 
 
 if __name__ == "__main__":

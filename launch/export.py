@@ -17,6 +17,8 @@ from typing import Literal
 import tyro
 
 from subshot.launch.cli import go_on, run_command
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.winner import write_winner
 from subshot.launch.winner_export import quantised_handover, read_handover
@@ -89,14 +91,14 @@ def export_one(folder: WinnerDir, out: Path | None, arguments: ExportArguments) 
     return written
 
 
+@reader_may_leave
 def main() -> int:
-    arguments = tyro.cli(ExportArguments, prog=program("export"), description=__doc__)
-
     def command() -> None:
+        arguments = parsed(ExportArguments, sys.argv[1:], program("export"), __doc__)
         for path in export(arguments):
             print(path)
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import tyro
 from torch import nn
 from tqdm import tqdm
 
-from subshot.launch.cli import USER_MISTAKE, go_on, nearest, run_command
+from subshot.launch.cli import USER_MISTAKE, begin_again, nearest, run_command
 from subshot.launch.config import SpaceConfig, VisionConfig, to_json
 from subshot.launch.domain import read_config
 from subshot.launch.latency_chain import (
@@ -46,6 +46,8 @@ from subshot.launch.latency_measure import (
     runtime_version,
 )
 from subshot.launch.latency_table import table_record
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.presets import PRESETS
 from subshot.launch.started import program
 from subshot.launch.vision import make_space
@@ -71,6 +73,8 @@ class LatencyArguments:
 
     space: SpaceConfig
     classes: int
+    """Of the data that the search will have: 1000 for presets of ImageNet, 10 for others, and a run's own by default.
+    The search refuses a table for another number."""
     out: Path
     """The table. It must not exist."""
     measure: Annotated[MeasureConfig, tyro.conf.arg(name="")] = field(default_factory=MeasureConfig)
@@ -229,7 +233,7 @@ def of_preset_or_run(name: str) -> tuple[VisionConfig, int | None]:
     elif (run := RunDir(Path(name))).config_json.is_file():
         config, classes = read_config(run), int(read_json(run.data_json).get("classes", 0))
     else:
-        raise ValueError(f"there is no preset and no run folder {name!r}; {nearest(name, PRESETS)}")
+        raise ValueError(f"there is no preset and no run folder {name!r}; {nearest(name, chains())}")
     if not isinstance(config, VisionConfig):
         raise ValueError(
             f"{name} searches {config.space.name}, which is no chain of layers; latency tables are of chains"
@@ -237,17 +241,22 @@ def of_preset_or_run(name: str) -> tuple[VisionConfig, int | None]:
     return config, classes
 
 
+def chains() -> list[str]:
+    """Presets of which a table can be."""
+    return [name for name in PRESETS if isinstance(PRESETS[name](), VisionConfig)]
+
+
 def parse(arguments: list[str]) -> LatencyArguments:
     """Exits with 2 where the line is not understood; raises ValueError as `of_preset_or_run` does."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        chains = ", ".join(name for name in PRESETS if isinstance(PRESETS[name](), VisionConfig))
-        print(f"usage: {program('latency')} PRESET_OR_RUN [--help] [--out FILE] ...\n\n{__doc__}\npresets: {chains}")
+        print(f"usage: {program('latency')} PRESET_OR_RUN [--help] [--out FILE] [--classes N] ...\n\n{__doc__}")
+        print(f"presets: {', '.join(chains())}\nall options: {program('latency')} PRESET_OR_RUN --help")
         sys.exit(0 if arguments else USER_MISTAKE)
     config, classes = of_preset_or_run(arguments[0])
     of_preset = 1000 if config.preset.endswith("-imagenet") else 10
     default = LatencyArguments(config.space, classes or of_preset, Path(f"runs/latency-{config.preset}.json"))
     name = f"{program('latency')} {arguments[0]}"
-    return tyro.cli(LatencyArguments, default=default, args=arguments[1:], prog=name, description=__doc__)
+    return parsed(LatencyArguments, arguments[1:], name, __doc__, default)
 
 
 def command(words: list[str]) -> None:
@@ -260,8 +269,9 @@ def command(words: list[str]) -> None:
     print("\n".join([*lines, str(arguments.out)]))
 
 
+@reader_may_leave
 def main() -> int:
-    return run_command(lambda: command(sys.argv[1:]), lambda: True, f"no table was written; {go_on()}")
+    return run_command(lambda: command(sys.argv[1:]), lambda: True, lambda: f"no table was written; {begin_again()}")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,9 @@ def fitted_line(x: Array, ms: Array) -> Line:
 
 
 def percent(predicted: Array, ms: Array) -> float:
-    """Mean absolute error, per cent of the measured."""
-    return float(100.0 * np.mean(np.abs(predicted / ms - 1.0)))
+    """Mean absolute error, per cent of the measured, over those that were not measured as 0; 0 where none is left."""
+    known = ms > 0.0
+    return float(100.0 * np.mean(np.abs(predicted[known] / ms[known] - 1.0))) if known.any() else 0.0
 
 
 def judged(base_ms: float, operations_ms: Array, macs: Array, ms: Array, fitted: Mask) -> tuple[Line, Errors]:
@@ -72,9 +73,11 @@ def calibrated(latency: Additive, line: Line) -> Additive:
 
 
 def interpolated(macs: float, known: Sequence[tuple[float, float]]) -> float:
-    """Milliseconds at so many MACs, linear in both logarithms between the neighbours among `known`, pairs of them."""
+    """Milliseconds at so many MACs, linear in both logarithms between the neighbours among `known`, pairs of them.
+    None (a pooling has none) counts as one, and 0 ms as a picosecond."""
     at, ms = np.array(sorted(known)).T
-    return float(np.exp(np.interp(np.log(macs), np.log(at), np.log(np.maximum(ms, 1e-9)))))
+    places = np.log(np.maximum(at, 1.0))
+    return float(np.exp(np.interp(np.log(max(macs, 1.0)), places, np.log(np.maximum(ms, 1e-9)))))
 
 
 def coarse(count: int, every: int) -> list[int]:

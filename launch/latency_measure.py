@@ -33,13 +33,15 @@ class MeasureConfig:
     runtime: Literal["onnxruntime", "torch"] = "onnxruntime"
     """onnxruntime: what a winner's model.onnx runs on, on the CPU."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """What it runs on; cuda with --runtime torch alone."""
     batch_size: int = 1
     """Images of one forward pass; latencies are of the whole batch."""
     threads: int = 1
+    """Of the runtime, inside one forward pass."""
     rounds: int = 30
-    """Turns of every program."""
+    """Turns of every program, 2 or more."""
     calls: int = 5
-    """Timed calls in a turn."""
+    """Timed calls of a program in one of its turns."""
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("threads", 1), ("rounds", 2), ("calls", 1)):

@@ -25,6 +25,11 @@ def read_latency_table(path: Path, space: ChainSpace) -> Additive:
     Layers among which an identity may be moved without changing the network must have equal entries, so that equal
     networks have equal latencies.
     """
+    if not path.is_file():
+        raise ValueError(
+            f"the latency table {path} does not exist; correct its path, or measure it: "
+            f"python launch/latency.py PRESET --out {path}"
+        )
     record = read_json(path)
     if not isinstance(record, dict) or set(record) - {"provenance"} != set(KEYS):
         raise ValueError(f"{path} must be an object with base_ms and latency_ms (decision -> choice -> milliseconds)")
@@ -75,7 +80,7 @@ def _require_space(path: Path, provenance: Any, space: ChainSpace) -> None:
     if theirs != ours:
         raise ValueError(
             f"{path} was measured for {_in_words(theirs)}, and the networks here are of {_in_words(ours)}; measure "
-            "these with launch/latency.py"
+            f"these with launch/latency.py --classes {ours['classes']}"
         )
 
 

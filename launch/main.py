@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import CONSOLE, MODULE
 
 VERBS: dict[str, tuple[str, ...]] = {
@@ -55,6 +56,7 @@ def usage() -> str:
     )
 
 
+@reader_may_leave
 def main() -> int:
     """The verb's exit status; 2 where there is no such verb."""
     started, *words = sys.argv

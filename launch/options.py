@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 import typing
 from collections.abc import Sequence
@@ -20,22 +21,27 @@ def require_choices(kind: type, arguments: Sequence[str]) -> None:
     for number, word in enumerate(arguments):
         name, given, value = word.partition("=")
         name = name.replace("_", "-")
-        if name not in choices or (not given and number + 1 == len(arguments)):
+        if name not in choices:
             continue
-        value = value if given else arguments[number + 1]
-        if value not in choices[name]:
-            raise ValueError(f"{name} is {value!r}; {nearest(value, choices[name])}")
+        words, several = choices[name]
+        rest = itertools.takewhile(lambda w: not w.startswith("--"), arguments[number + 1 :])
+        after = [value] if given else list(rest)
+        for value in after if several else after[:1]:
+            if value not in words:
+                raise ValueError(f"{name} is {value!r}; {nearest(value, words)}")
 
 
-def _choices(kind: Any, prefix: str) -> list[tuple[str, list[str]]]:
+def _choices(kind: Any, prefix: str) -> list[tuple[str, tuple[list[str], bool]]]:
+    """(Option, (its words, whether it takes several))."""
     hints = typing.get_type_hints(kind)
     found = []
     for field in fields(kind):
         hint, name = hints[field.name], f"{prefix}{field.name}"
+        several = typing.get_origin(hint) is tuple
         if is_dataclass(hint):
             found += _choices(hint, f"{name}.")
-        elif words := _words(hint):
-            found.append((f"--{name}".replace("_", "-"), words))
+        elif words := _words(typing.get_args(hint)[0] if several else hint):
+            found.append((f"--{name}".replace("_", "-"), (words, several)))
     return found
 
 

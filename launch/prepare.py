@@ -24,7 +24,8 @@ from subshot.data.click_protocols import ProtocolName
 from subshot.data.click_schema import read_schema
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.launch.cli import go_on, nearest, run_command
-from subshot.launch.options import require_choices
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.train.run_dir import replacing
 
@@ -90,12 +91,20 @@ def guess(arguments: PrepareArguments) -> None:
         raise ValueError("--guess is for csv, and needs the file to write: csv RAW OUT --schema FILE --guess")
     if path.exists():
         raise ValueError(f"{path} is there already; look at it, or delete it to have it guessed anew")
+    require_raw(arguments.raw)
     schema = guess_schema(arguments.raw).record()
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in schema.items()]
     with replacing(path) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print("a guess: look at it, correct it, then give the command without --guess", file=sys.stderr)
     print(path)
+
+
+def require_raw(raw: Path) -> None:
+    """Raises ValueError where there is no such file."""
+    if not raw.exists() or raw.is_dir():
+        what = "is a folder" if raw.is_dir() else "does not exist"
+        raise ValueError(f"the raw log {raw} {what}; give the path of the text file, plain or gzip")
 
 
 def prepare(arguments: PrepareArguments) -> None:
@@ -114,6 +123,7 @@ def prepare(arguments: PrepareArguments) -> None:
         arguments.max_rows_per_table,
         read_schema(arguments.schema) if arguments.schema is not None else None,
     )
+    require_raw(arguments.raw)
     bars = Bars()
     try:
         made = prepare_clicks(arguments.dataset, arguments.raw, arguments.out, options, bars)
@@ -136,15 +146,15 @@ def left_out(bad: BadLines) -> str:
     return f"; left out {bad.total:,} bad lines ({reasons}), the first at line {bad.first.line}: {bad.first.text}"
 
 
+@reader_may_leave
 def main() -> int:
     def command() -> None:
         first = next(iter(sys.argv[1:]), "-")
         if not first.startswith("-") and first not in get_args(Dataset):
             raise ValueError(f"there is no data set {first!r}; {nearest(first, get_args(Dataset))}")
-        require_choices(PrepareArguments, sys.argv[1:])
-        prepare(tyro.cli(PrepareArguments, prog=program("prepare"), description=__doc__))
+        prepare(parsed(PrepareArguments, sys.argv[1:], program("prepare"), __doc__))
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from subshot.launch.cli import go_on, run_command
 from subshot.launch.click_config import ClickConfig
 from subshot.launch.compare_report import Run, sections_of
 from subshot.launch.config import TrainingFreeConfig, VisionConfig
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.record import read_record
 from subshot.launch.report_sections import DomainReport
 from subshot.launch.started import program
@@ -169,9 +171,10 @@ class ReportArguments:
             raise ValueError(f"--out {self.out} is a folder; name the file to write, as in {self.out / 'report.html'}")
 
 
+@reader_may_leave
 def main() -> int:
     def command() -> None:
-        arguments = tyro.cli(ReportArguments, prog=program("report"), description=__doc__)
+        arguments = parsed(ReportArguments, sys.argv[1:], program("report"), __doc__)
         runs = [RunDir(root) for root in arguments.runs]
         if len(runs) == 1:
             require_run(runs[0])
@@ -179,7 +182,7 @@ def main() -> int:
         else:
             print(write_comparison(runs, arguments.price_per_hour, arguments.out))
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

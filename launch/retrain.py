@@ -29,6 +29,8 @@ from subshot.launch.domain import (
 )
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.manifest import element_of, freeze
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.report import write_report
 from subshot.launch.run_log import RunLog
 from subshot.launch.started import again, program
@@ -131,16 +133,17 @@ def patience_minutes(run: RunDir, timeout_minutes: float | None) -> float:
     return retraining_minutes(read_config(run)) if run.config_json.is_file() else 30.0
 
 
+@reader_may_leave
 def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
-        arguments = tyro.cli(RetrainArguments, prog=program("retrain"), description=__doc__)
+        arguments = parsed(RetrainArguments, sys.argv[1:], program("retrain"), __doc__)
         patience = patience_minutes(RunDir(arguments.run), arguments.timeout_minutes)
         with joined_world(patience, arguments.checkpoint_minutes) as world:
             retrain(arguments, world)
 
-    return run_command(command, lambda: rank == 0, go_on())
+    return run_command(command, lambda: rank == 0, go_on)
 
 
 if __name__ == "__main__":

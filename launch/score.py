@@ -25,6 +25,8 @@ from subshot.launch.click_config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Scorer, changes_since_begun, open_domain, read_config, require_accepted
 from subshot.launch.job import claimed_by_main, job
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import alone
 from subshot.launch.started import again, program
@@ -169,15 +171,16 @@ def needed_files(config: RunConfig, run: RunDir) -> Iterable[Path]:
     return (run.score_json,) if len(config.score.proxies) > 1 else ()
 
 
+@reader_may_leave
 def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
 
     def command() -> None:
-        arguments = tyro.cli(ScoreArguments, prog=program("score"), description=__doc__)
+        arguments = parsed(ScoreArguments, sys.argv[1:], program("score"), __doc__)
         with joined_world(arguments.timeout_minutes) as world:
             score(arguments, world)
 
-    return run_command(command, lambda: rank == 0, go_on())
+    return run_command(command, lambda: rank == 0, go_on)
 
 
 if __name__ == "__main__":

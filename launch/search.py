@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import torch
 import tyro
 
-from subshot.launch.cli import USER_MISTAKE, go_on, nearest, run_command
+from subshot.launch.cli import USER_MISTAKE, begin_again, go_on, nearest, run_command
 from subshot.launch.config import RunConfig, VisionConfig
 from subshot.launch.domain import changes_since_begun, open_domain, read_config, require_accepted, saved_form
 from subshot.launch.environment import describe_environment
@@ -25,6 +25,8 @@ from subshot.launch.explore import explore
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.options import require_choices
 from subshot.launch.own_space import placed
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.plan import write_plan
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_report
@@ -67,26 +69,23 @@ def parse(arguments: list[str]) -> SearchArguments[Any]:
         sys.exit(0 if arguments else USER_MISTAKE)
     name, *rest = arguments
     try:
+        if name.startswith("-"):
+            raise ValueError(f"the preset comes first, and {name} after it: {program('search')} PRESET {name} ...")
         if name not in PRESETS:
             raise ValueError(f"there is no preset {name!r}; {nearest(name, PRESETS)}; --help describes them")
         preset = PRESETS[name]()
         require_choices(type(preset), rest)
+        generic: Any = SearchArguments
+        shown: Any = tyro.conf.SuppressFixed
+        kind: type[SearchArguments[Any]] = shown[generic[type(preset)]]
+        found = parsed(kind, rest, f"{program('search')} {name}", description(name), SearchArguments(preset))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
-    generic: Any = SearchArguments
-    shown: Any = tyro.conf.SuppressFixed
-    parsed: SearchArguments[Any] = tyro.cli(
-        shown[generic[type(preset)]],
-        default=SearchArguments(preset),
-        args=rest,
-        prog=f"{program('search')} {name}",
-        description=description(name),
-    )
-    config = parsed.config
+    config = found.config
     if isinstance(config, VisionConfig):
-        parsed = replace(parsed, config=replace(config, space=placed(config.space)))
-    return parsed
+        found = replace(found, config=replace(config, space=placed(config.space)))
+    return found
 
 
 def open_run(
@@ -159,6 +158,7 @@ def search(arguments: SearchArguments[Any], world: World) -> None:
             print(file_digest(run.history_jsonl))
 
 
+@reader_may_leave
 def main() -> int:
     arguments = parse(sys.argv[1:])
     rank = int(os.environ.get("RANK", "0"))
@@ -167,7 +167,10 @@ def main() -> int:
         with joined_world(arguments.timeout_minutes, arguments.checkpoint_minutes) as world:
             search(arguments, world)
 
-    return run_command(command, lambda: rank == 0, go_on("--resume"))
+    def how_to_resume() -> str:
+        return go_on("--resume") if arguments.run().config_json.is_file() else begin_again()
+
+    return run_command(command, lambda: rank == 0, how_to_resume)
 
 
 if __name__ == "__main__":

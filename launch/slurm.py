@@ -19,6 +19,7 @@ import tyro
 
 from subshot.launch.cli import DONE, STOPPED, USER_MISTAKE, run_command
 from subshot.launch.collect import collect, queued_jobs
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.slurm_scripts import (
     CORRELATE,
     CORRELATE_REST,
@@ -240,14 +241,15 @@ def collected(arguments: list[str]) -> int:
         lines, complete = collect(RunDir(Path(arguments[0])))
         print("\n".join(lines))
 
-    status = run_command(command, lambda: True, "")
+    status = run_command(command, lambda: True, lambda: "")
     return STOPPED if status == DONE and not complete else status
 
 
+@reader_may_leave
 def main() -> int:
     if sys.argv[1:2] == ["collect"]:
         return collected(sys.argv[2:])
-    return run_command(lambda: launch(sys.argv[1:]), lambda: True, "nothing runs here")
+    return run_command(lambda: launch(sys.argv[1:]), lambda: True, lambda: "nothing runs here")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from subshot.launch.collect import first_line
 from subshot.launch.manifest import read_manifest
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.verdict import look_again, mark, settled_verdict
 from subshot.train.job_record import Heartbeat, JobRecord, read_heartbeats, read_jobs
@@ -148,6 +149,7 @@ def show(run: RunDir, options: argparse.Namespace) -> None:
         time.sleep(options.watch)
 
 
+@reader_may_leave
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 2 with one sentence."""
     options = parse(sys.argv[1:] if arguments is None else arguments)

@@ -15,6 +15,8 @@ from pathlib import Path
 import tyro
 
 from subshot.launch.cli import go_on, run_command
+from subshot.launch.parsing import parsed
+from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.winner import winner_digest
 from subshot.launch.winner_check import check_winner
@@ -44,16 +46,16 @@ def limit_memory(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
 
 
+@reader_may_leave
 def main() -> int:
-    arguments = tyro.cli(VerifyArguments, prog=program("verify"), description=__doc__)
-
     def command() -> None:
+        arguments = parsed(VerifyArguments, sys.argv[1:], program("verify"), __doc__)
         limit_memory(arguments.winner)
         for passed in check_winner(arguments.winner):
             print(f"ok    {passed}")
         print(winner_digest(WinnerDir(arguments.winner)))
 
-    return run_command(command, lambda: True, go_on())
+    return run_command(command, lambda: True, go_on)
 
 
 if __name__ == "__main__":

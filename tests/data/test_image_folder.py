@@ -86,8 +86,9 @@ def test_bytes_after_the_end_and_a_png_named_jpeg_are_good(tree: Path) -> None:
 
 def test_an_empty_class_is_an_error_or_keeps_its_label(tree: Path) -> None:
     (tree / "train" / "bat").mkdir()
-    with pytest.raises(DataError, match="train/bat .the class folder holds no image"):
+    with pytest.raises(DataError, match="holds 1 bad image file or class folder: .*bat .the class") as error:
         scan(tree, "train")
+    assert "--images.on-bad-image skip" in str(error.value)
     folder = scan(tree, "train", on_bad_image="skip")
     assert folder.classes == ("ant", "bat", "bee")
     assert set(folder.labels) == {0, 2}

@@ -189,6 +189,17 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, what: str, quoted: bool)
     assert made.bad.total == 1 and sum(made.rows.values()) == 100
 
 
+def test_text_under_numbers_sends_to_the_schema(tmp_path: Path) -> None:
+    schema = replace(SCHEMA, numbers=("price", "site"), categories=("type",), left_out=("when", "spare/part"))
+    raw = tmp_path / "log.csv"
+    said = "or is site one of the categories? correct the schema (mend or remove the line"
+    for cell, wanted in (("news", True), ("inf", False)):
+        raw.write_text("\n".join([",".join(HEADER), *[f"d,{i % 2},{cell},keys,1,2," for i in range(100)]]) + "\n")
+        with pytest.raises(DataError, match="line 2: field site is") as error:
+            prepare_clicks("csv", raw, tmp_path / cell, PrepareOptions(schema=schema))
+        assert (said in str(error.value)) == wanted
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
@@ -200,6 +211,10 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, what: str, quoted: bool)
         ({"catgories": ["site"]}, "there is no entry 'catgories'; did you mean 'categories'?"),
         ({"min_count": 0}, "min_count is 0; it must be an integer of at least 1"),
         ({"numbers": "price"}, "numbers is 'price'; it must be a list of texts"),
+        (
+            {"separator": ";"},
+            "the header is one column when it is cut at ';'; is the separator ','? correct \"separator\"",
+        ),
         ({"separator": "::"}, "separator is '::'; it must be one of ',', "),
     ],
 )

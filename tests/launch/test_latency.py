@@ -129,6 +129,7 @@ def test_onnxruntime_runs_an_operation() -> None:
     [
         (["digit"], "there is no preset and no run folder 'digit'; did you mean digits?"),
         (["nasrec-small-criteo"], "searches nasrec-small, which is no chain of layers"),
+        (["nasrec-smal"], "there is no preset and no run folder 'nasrec-smal'; there are digits, macro-cifar10, "),
         (["digits", "--networks", "3"], "--networks is 3; it must be 8 or more"),
         (["digits", "--batch-size", "0"], "--batch-size is 0; it must be 1 or more"),
         (["digits", "--device", "cuda"], "onnxruntime is measured on the CPU alone; for a GPU add --runtime torch"),

@@ -46,6 +46,18 @@ def test_percent_is_of_the_measured() -> None:
     assert percent(np.array([1.1, 1.8]), np.array([1.0, 2.0])) == pytest.approx(10.0)
 
 
+def test_what_was_measured_as_nothing_has_no_percentage() -> None:
+    assert percent(np.array([1.1, 0.5]), np.array([1.0, 0.0])) == pytest.approx(10.0)
+    assert percent(np.array([0.5]), np.array([0.0])) == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_operations_without_macs_are_interpolated() -> None:
+    assert interpolated(0.0, [(0.0, 0.3), (0.0, 0.3)]) == pytest.approx(0.3)
+    assert interpolated(0.0, [(0.0, 0.3), (1e4, 2.0)]) == pytest.approx(0.3)
+    assert 0.3 < interpolated(100.0, [(0.0, 0.3), (1e4, 2.0)]) < 2.0
+
+
 def test_interpolation_is_exact_for_a_power_law_and_keeps_to_the_measured() -> None:
     known = [(macs, 0.01 * macs**0.7) for macs in (100.0, 1e4, 1e6)]
     assert interpolated(1e3, known) == pytest.approx(0.01 * 1e3**0.7)

@@ -54,7 +54,10 @@ def test_a_measured_table_is_read_back_and_refused_elsewhere(tmp_path: Path) -> 
         (smaller, "at 64 px with 10 classes, 8-16-32-64-320 channels, maps of 64-32-16-8 px"),
         (more, "at 32 px with 100 classes"),
     ):
-        with pytest.raises(ValueError, match=f"was measured for {theirs}, and the networks here are of .*{ours}"):
+        with pytest.raises(
+            ValueError,
+            match=f"was measured for {theirs}, and the networks here are of .*{ours}.*--classes {space.classes}",
+        ):
             read_latency_table(path, space)
 
 
