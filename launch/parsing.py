@@ -26,6 +26,8 @@ def parsed(kind: type[T], words: list[str], program: str, about: str | None, def
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(kind, args=words, prog=program, description=about, **given)
+    except BrokenPipeError:  # of the help, into a command that stops reading
+        sys.exit(0)
     except SystemExit as stop:
         refused = refusal(stop)
         if refused is None:

@@ -23,7 +23,14 @@ def test_every_command_is_one_whose_reader_may_leave() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["search.py", "digits", "--help"], ["main.py"], ["status.py", "--help"], ["export.py", "--help"], ["doctor.py"]],
+    [
+        ["search.py", "digits", "--help"],
+        ["main.py"],
+        ["status.py", "--help"],
+        ["retrain.py", "--help"],
+        ["doctor.py"],
+        ["export.py", "--help"],
+    ],
     ids=lambda words: words[0],
 )
 def test_a_reader_that_leaves_ends_a_command_without_a_traceback(words: list[str], tmp_path: Path) -> None:
