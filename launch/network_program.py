@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,27 +54,41 @@ def as_program(found: ExportedProgram, inputs: Sequence[str]) -> dict[str, Any]:
         names[spec.arg.name] = f"@{spec.target}"
         if spec.kind == InputKind.PARAMETER:
             parameters.append(spec.target)
-    calls: list[tuple[str, str, list[Any], list[str]]] = []
-    last_read: dict[str, int] = {}
+    calls: list[list[Any]] = []
     for node in found.graph.nodes:
         if node.op == "call_function":
-            for read in node.all_input_nodes:
-                last_read[names[read.name]] = len(calls)
             names[node.name] = f"%{node.name}"
-            last_read[names[node.name]] = len(calls)
-            calls.append((node.name, _operation(node), [_argument(each, names) for each in _arguments(node)], []))
+            calls.append([node.name, _operation(node), [_argument(each, names) for each in _arguments(node)], []])
     (output,) = (node for node in found.graph.nodes if node.op == "output")
     result = names[output.args[0][0].name].removeprefix("%")
-    for name, number in last_read.items():
-        if name.startswith("%") and name != f"%{result}":
-            calls[number][3].append(name.removeprefix("%"))
     return {
         "inputs": list(inputs),
         "output": result,
         "parameters": parameters,
         "joined": [],
-        "calls": [list(call) for call in calls],
+        "calls": _live(calls, result),
     }
+
+
+def _live(calls: Sequence[list[Any]], result: str) -> list[list[Any]]:
+    """The calls that the result depends on, each with the names that nothing reads after it."""
+    kept: list[list[Any]] = []
+    seen = {result}
+    for name, operation, arguments, _ in reversed(calls):
+        if name in seen:
+            last = sorted(set(names_in(arguments, "%")) - seen)
+            kept.append([name, operation, arguments, last])
+            seen.update(last)
+    return kept[::-1]
+
+
+def names_in(argument: Any, mark: str) -> Iterator[str]:
+    """What stands behind the mark in a call's arguments: "@" weights, "%" other calls and inputs."""
+    if isinstance(argument, list):
+        for each in argument:
+            yield from names_in(each, mark)
+    elif isinstance(argument, str) and argument.startswith(mark):
+        yield argument[1:]
 
 
 def _operation(node: Node) -> str:

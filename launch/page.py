@@ -33,7 +33,7 @@ a { color: var(--blue); }
 .muted { color: var(--muted); }
 .eyebrow { color: var(--muted); font-size: .85rem; letter-spacing: .04em; margin: 0; }
 nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .9rem; margin: .8rem 0 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.2rem 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.6rem, 1fr)); gap: .75rem; margin: 1.2rem 0; }
 .tile, .card, figure { background: var(--card); border: 1px solid var(--grid); border-radius: 10px; }
 .tile { padding: .7rem .9rem; }
 .tile b { display: block; font-size: 1.35rem; line-height: 1.25; font-variant-numeric: tabular-nums; }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from subshot.launch.network_program import names_in
 from subshot.launch.winner_files import LOAD, preprocess_source
 from subshot.launch.winner_files.load import load_weights
 from subshot.launch.winner_schema import ARCHITECTURE, VOCABULARY, require_schema, schemas
@@ -133,24 +134,20 @@ def read_weights(folder: WinnerDir, program: dict[str, Any]) -> dict[str, Tensor
     if not files:
         raise ValueError(f"{folder.root} has no model.safetensors")
     weights = told(lambda: load_weights(folder.root, program), f"{folder.root}: the safetensors files cannot be read")
-    read = {name for call in program["calls"] for name in _weights_in(call[2])}
+    read = {name for call in program["calls"] for name in names_in(call[2], "@")}
     for name in sorted(read | set(program["parameters"])):
         if name not in weights:
             raise ValueError(f"{folder.network_json} reads the weight {name!r}, which the safetensors files lack")
+    used = {name for call in program["calls"] for name in names_in(call[2], "%")} | {program["output"]}
+    for call in program["calls"]:
+        if call[0] not in used:
+            raise ValueError(f"{folder.network_json}: nothing reads what the call {call[0]!r} gives")
     for name, value in weights.items():
         if value.dtype not in (torch.float32, torch.int64, torch.uint8):
             raise ValueError(f"the weight {name!r} in {folder.root} is {value.dtype}; no winner has such")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ValueError(f"the weight {name!r} in {folder.root} holds a value that is no finite number")
     return weights
-
-
-def _weights_in(argument: Any) -> Iterator[str]:
-    if isinstance(argument, list):
-        for each in argument:
-            yield from _weights_in(each)
-    elif isinstance(argument, str) and argument.startswith("@"):
-        yield argument[1:]
 
 
 def read_golden(folder: WinnerDir, records: dict[str, Any]) -> dict[str, NDArray[Any]]:

@@ -75,6 +75,8 @@ def make_run(tmp_path_factory) -> RunDir:
             log.numbers("retrain/1", step, {"epoch": step, "train/loss": 2.0 / step})
             log.numbers("retrain/random-1", step, {"epoch": step, "train/loss": 2.2 / step})
         explore(config, VisionNetworks(config, 10), scorer, world, run, log)
+    with run.log.open("a") as file:
+        file.write("[    9.0 s] report: whose time is drawn, however quick this machine is\n")
     return run
 
 
