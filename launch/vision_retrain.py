@@ -35,7 +35,7 @@ from subshot.train.ema import RunningAverage
 from subshot.train.evaluate import evaluate_accuracy
 from subshot.train.fit import checkpoint_state, fit, restore_state
 from subshot.train.recipe import make_optimizer
-from subshot.train.run_dir import RunDir, read_json
+from subshot.train.run_dir import RunDir, read_json, require_replaceable
 from subshot.train.stopping import Preempted, stopped_at
 from subshot.train.task import image_task
 from subshot.train.winner_dir import WinnerDir
@@ -184,6 +184,7 @@ def train_one(
     folder = run.winner(job.name)
     assert job.genotype is not None, "no baselines among images"
     settings = settings_of(job.genotype, job.seed, config, train)
+    require_replaceable(folder.root)
     if of_main(folder.checksums.is_file(), world):
         require_same(read_json(folder.metrics_json)["settings"], settings, folder)
         if world.is_main:

@@ -218,6 +218,12 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_replaceable(path: Path) -> None:
+    """Raises NotADirectoryError where a file lies at a folder's place; it is not ours to delete."""
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file lies where a folder has to be", str(path))
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path` to fill; it takes the place of `path` when the block ends without an error.
@@ -232,6 +238,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 left.rename(path)  # whoever wanted to replace it was killed between the two renames
             else:
                 shutil.rmtree(left)
+    require_replaceable(path)
     new = temporary_beside(path)
     old = new.with_name(f"{new.name.removesuffix('.tmp')}-before.tmp")
     try:

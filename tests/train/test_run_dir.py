@@ -13,6 +13,7 @@ from subshot.train.run_dir import (
     read_json,
     read_jsonl,
     replacing,
+    replacing_folder,
     truncate_jsonl,
     write_json,
 )
@@ -121,3 +122,22 @@ def test_file_digest(tmp_path) -> None:
     path.write_bytes(b"subshot" * 1000)
     assert file_digest(path) == hashlib.sha256(b"subshot" * 1000).hexdigest()
     assert json.loads(json_line({"digest": file_digest(path)}))["digest"] == file_digest(path)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path) -> None:
+    place = tmp_path / "a"
+    with replacing_folder(place) as new:
+        (new / "x").write_text("1")
+    with pytest.raises(ValueError, match="stopped"), replacing_folder(place) as new:
+        (new / "x").write_text("2")
+        raise ValueError("stopped")
+    assert (place / "x").read_text() == "1" and [each.name for each in tmp_path.iterdir()] == ["a"]
+    place.rename(tmp_path / ".a.host-1-before.tmp")  # as a kill between the two renames leaves it
+    (tmp_path / ".a.v2.host-1.tmp").mkdir()  # of another folder, which may be at work
+    with pytest.raises(ValueError, match="stopped"), replacing_folder(place):
+        raise ValueError("stopped")
+    assert (place / "x").read_text() == "1" and (tmp_path / ".a.v2.host-1.tmp").is_dir()
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(NotADirectoryError), replacing_folder(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").read_text() == "kept"
