@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from subshot.launch.environment import processor_name
-from subshot.launch.winner_programs import quiet_exporter
+from subshot.launch.winner_programs import open_onnx, quiet_exporter
 
 Program = Callable[[], None]
 """One forward pass of one batch, over when it returns."""
@@ -77,11 +77,7 @@ def _onnx_program(module: nn.Module, inputs: torch.Tensor, threads: int) -> Prog
     with quiet_exporter():
         exported = torch.onnx.export(module, (inputs,), dynamo=True, input_names=["x"], output_names=["y"])
     assert exported is not None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    content = exported.model_proto.SerializeToString()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = open_onnx(exported.model_proto.SerializeToString(), threads)
     fed = {"x": inputs.numpy()}
 
     def run() -> None:

@@ -57,10 +57,6 @@ def rates(record: Record) -> dict[str, float]:
     return {match.group(1): float(match.group(2)) for match in found}
 
 
-def device_hours(record: Record, endings: Endings = ENDINGS) -> float:
-    return sum(stretch.device_seconds for stretch in stretches(record, endings)) / 3600
-
-
 def duration(seconds: float) -> str:
     """`41 s`, `12.5 min`, `3.2 h`."""
     if seconds < 120:

@@ -47,11 +47,14 @@ def run_onnx(path: Path, arrays: Arrays, output: str, threads: int = 1) -> NDArr
     return result
 
 
-def open_onnx(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def open_onnx(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """model: a file, or the content of one. On the CPU."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # what is wrong comes as an exception
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def fed(session: onnxruntime.InferenceSession, arrays: Arrays) -> dict[str, NDArray[np.generic]]:

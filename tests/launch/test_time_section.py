@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from subshot.launch.record import commands_of, read_record
+from subshot.launch.record import Record, commands_of, read_record
 from subshot.launch.report import write_report
-from subshot.launch.time_section import device_hours, rates, stretches, time_section
+from subshot.launch.time_section import rates, stretches, time_section
 from subshot.train.run_dir import RunDir, write_json
+
+
+def device_hours(record: Record) -> float:
+    return sum(stretch.device_seconds for stretch in stretches(record)) / 3600
+
 
 SEARCH = """\
 [    0.0 s] digits: 4 process(es) on cpu; run folder runs/digits
