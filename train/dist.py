@@ -15,6 +15,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
+
+# Before any group exists: its default arguments keep whatever group they find for ever. The threads of a group that is
+# never freed still run while Python shuts down, and abort the process ("terminate called without an active exception").
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from subshot.train.stopping import Marks, Preempted, heeding_signals
