@@ -25,7 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from subshot.launch.correlate_scores import ScoringSettings, drawn, initialised, open_nasbench201, read_batches
+from subshot.launch.correlation.benchmark_scores import (
+    ScoringSettings,
+    drawn,
+    initialised,
+    open_nasbench201,
+    read_batches,
+)
 from subshot.proxies import ProxyUndefined, Setting, measure
 from subshot.proxies.base import BatchNormMode
 from subshot.proxies.gradsign import (

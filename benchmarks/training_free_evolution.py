@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from subshot.data.nasbench import NasBench201Table, read_nasbench201, read_nasbench201_proxies
-from subshot.launch.correlate_report import oriented, read_scores
-from subshot.launch.correlate_scores import open_nasbench201
+from subshot.launch.correlation.benchmark_report import oriented, read_scores
+from subshot.launch.correlation.benchmark_scores import open_nasbench201
 from subshot.search.aggregation import ENSEMBLES, Ensemble
 from subshot.search.evaluator import FunctionEvaluator, Infeasible, Score
 from subshot.search.evolution import EvolutionConfig, init, random_search, run_to_end

@@ -1,5 +1,5 @@
 """What a served model must do to a line of the raw log, from the manifest of the prepared one: JSON for
-preprocess.json, and the vocabularies. launch/winner_files/preprocess_clicks.py does what it says.
+preprocess.json, and the vocabularies. launch/winners/files/preprocess_clicks.py does what it says.
 
     separator, header   how a line is cut; with a header, its names say where the columns are
     quotes              "none": they are letters; "strip": those around a cell go; "csv": as csv.reader cuts a line

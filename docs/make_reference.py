@@ -35,8 +35,13 @@ def page() -> str:
     parts = [HEAD, "## Commands\n", "\n".join(commands)]
     for folder, what in FOLDERS.items():
         parts.append(f"## {folder}/: {what}\n")
-        parts += [module(path) for path in sorted((ROOT / folder).glob("*.py"))]
+        parts += [module(path) for path in sorted((ROOT / folder).rglob("*.py"), key=by_folder)]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def by_folder(path: Path) -> tuple[Path, str]:
+    """A folder's own modules stand before those of the folders in it."""
+    return path.parent, path.name
 
 
 def command(path: Path) -> str:
@@ -49,7 +54,7 @@ def module(path: Path) -> str:
     """A heading, what the module is, and a line for each public name; nothing for a module without any."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     lines = [line for node in tree.body for line in entries(node)]
-    title = f"### `{path.parent.name}/{path.name}`\n\n{first_sentence(tree)}\n"
+    title = f"### `{path.relative_to(ROOT)}`\n\n{first_sentence(tree)}\n"
     return f"{title}\n" + "\n".join(lines) + "\n" if lines else ""
 
 

@@ -74,7 +74,7 @@ class ImagesConfig(ReadImagesConfig):
     """How images are read and shown, and how they train a supernet."""
 
     augmentation: Literal["imagenet", "small_photo", "digits", "none"] = "imagenet"
-    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision.py."""
+    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision/parts.py."""
     batch_size: int = 512
     """Global, over all processes."""
     num_shards: int = 8
@@ -138,7 +138,7 @@ class LimitsConfig:
     max_latency_ms: float = 0.0
     """By `latency_table`."""
     latency_table: Path | None = None
-    """JSON of milliseconds by decision and choice, as launch/latency.py measures it; see launch/latency_table.py."""
+    """JSON of milliseconds by decision and choice, as launch/latency.py measures it: launch/latency_tables/table.py."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class RetrainConfig:
 
     recipe: Recipe
     augmentation: Literal["imagenet", "small_photo", "digits", "none"] = "imagenet"
-    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision.py."""
+    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision/parts.py."""
     random_operations: int = 0
     """RandAugment operations an image; 0 for none."""
     random_magnitude: int = 9

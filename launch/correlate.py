@@ -20,10 +20,10 @@ import numpy as np
 import torch
 import tyro
 
-from subshot.launch import correlation_run
 from subshot.launch.cli import DONE, USER_MISTAKE, go_on, nearest, run_command
-from subshot.launch.correlate_report import JudgingSettings, as_json, as_text, judge, picture, read_scores
-from subshot.launch.correlate_scores import (
+from subshot.launch.correlation import run as correlation_run
+from subshot.launch.correlation.benchmark_report import JudgingSettings, as_json, as_text, judge, picture, read_scores
+from subshot.launch.correlation.benchmark_scores import (
     BENCHMARKS,
     COSTS,
     Benchmark,
@@ -36,7 +36,7 @@ from subshot.launch.correlate_scores import (
     score_all,
     write_scores,
 )
-from subshot.launch.correlation_run import CorrelateRunArguments, correlate_run
+from subshot.launch.correlation.run import CorrelateRunArguments, correlate_run
 from subshot.launch.job import claimed_by_main
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave

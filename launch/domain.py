@@ -11,9 +11,9 @@ from typing import Any, Protocol, get_args
 
 import numpy as np
 
-from subshot.launch.click_config import ClickConfig
+from subshot.launch.clicks.config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig, differences, from_json, to_json
-from subshot.launch.correlation_trainings import Trainings
+from subshot.launch.correlation.trainings import Trainings
 from subshot.launch.manifest import Element, Manifest
 from subshot.launch.presets import PRESETS
 from subshot.launch.run_log import RunLog
@@ -102,19 +102,19 @@ class Domain(Networks, Protocol):
 
 
 def _vision(config: Any, world: World) -> Domain:
-    from subshot.launch.vision_domain import VisionDomain
+    from subshot.launch.vision.domain import VisionDomain
 
     return VisionDomain(config, world)
 
 
 def _clicks(config: Any, world: World) -> Domain:
-    from subshot.launch.click_domain import ClickDomain
+    from subshot.launch.clicks.domain import ClickDomain
 
     return ClickDomain(config, world)
 
 
 def _training_free(config: Any, world: World) -> Domain:
-    from subshot.launch.training_free_domain import TrainingFreeDomain
+    from subshot.launch.training_free.domain import TrainingFreeDomain
 
     return TrainingFreeDomain(config, world)
 

@@ -20,9 +20,9 @@ from subshot.launch.cli import go_on, run_command
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
-from subshot.launch.winner import write_winner
-from subshot.launch.winner_export import quantised_handover, read_handover
-from subshot.launch.winner_weights import FILE_BYTES
+from subshot.launch.winners.export import quantised_handover, read_handover
+from subshot.launch.winners.handover import write_winner
+from subshot.launch.winners.weights import FILE_BYTES
 from subshot.train.run_dir import RunDir, replacing
 from subshot.train.winner_dir import WinnerDir
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from subshot.launch.cli import USER_MISTAKE, begin_again, nearest, run_command
 from subshot.launch.config import SpaceConfig, VisionConfig, to_json
 from subshot.launch.domain import read_config
-from subshot.launch.latency_chain import (
+from subshot.launch.latency_tables.chain import (
     Operation,
     Shape,
     head_module,
@@ -36,8 +36,8 @@ from subshot.launch.latency_chain import (
     stem_module,
     summed,
 )
-from subshot.launch.latency_fit import Errors, calibrated, coarse, interpolated, judged, percent
-from subshot.launch.latency_measure import (
+from subshot.launch.latency_tables.fit import Errors, calibrated, coarse, interpolated, judged, percent
+from subshot.launch.latency_tables.measure import (
     MeasureConfig,
     Program,
     device_name,
@@ -45,12 +45,12 @@ from subshot.launch.latency_measure import (
     measured,
     runtime_version,
 )
-from subshot.launch.latency_table import table_record
+from subshot.launch.latency_tables.table import table_record
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.presets import PRESETS
 from subshot.launch.started import program
-from subshot.launch.vision import make_space
+from subshot.launch.vision.parts import make_space
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Genotype
 from subshot.train.run_dir import RunDir, read_json, write_json

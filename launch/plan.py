@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from subshot.launch.click_config import ClickConfig
+from subshot.launch.clicks.config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Networks
 from subshot.launch.plan_timing import Say, Scorings, Timed, timed_scorings
@@ -251,19 +251,19 @@ def duration(seconds: float) -> str:
 
 
 def _vision(config: Any, domain: Any, world: World, say: Say) -> Measured:
-    from subshot.launch.vision_plan import measure
+    from subshot.launch.vision.plan import measure
 
     return measure(config, domain, world, say)
 
 
 def _clicks(config: Any, domain: Any, world: World, say: Say) -> Measured:
-    from subshot.launch.click_plan import measure
+    from subshot.launch.clicks.plan import measure
 
     return measure(config, domain, world, say)
 
 
 def _training_free(config: Any, domain: Any, world: World, say: Say) -> Measured:
-    from subshot.launch.training_free_plan import measure
+    from subshot.launch.training_free.plan import measure
 
     return measure(config, domain, world, say)
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from subshot.launch.click_config import ClickConfig
-from subshot.launch.click_presets import (
+from subshot.launch.clicks.config import ClickConfig
+from subshot.launch.clicks.presets import (
     clicks,
     nasrec_full_avazu,
     nasrec_full_criteo,
@@ -19,7 +19,8 @@ from subshot.launch.click_presets import (
     nasrec_tiny,
 )
 from subshot.launch.config import TrainingFreeConfig, VisionConfig
-from subshot.launch.image_presets import (
+from subshot.launch.training_free.presets import darts_cifar10, nasbench101_cifar10, nasbench201_cifar10, zennas_cifar
+from subshot.launch.vision.presets import (
     digits,
     macro_cifar10,
     mobilenetv2_imagenet,
@@ -27,7 +28,6 @@ from subshot.launch.image_presets import (
     shufflenetv2_imagenet,
     shufflenetv2_imagenette,
 )
-from subshot.launch.training_free_presets import darts_cifar10, nasbench101_cifar10, nasbench201_cifar10, zennas_cifar
 
 Preset = Callable[[], VisionConfig | TrainingFreeConfig | ClickConfig]
 

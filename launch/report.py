@@ -3,8 +3,8 @@ several runs, launch/report.py RUN RUN ..., it writes one page that sets them si
 
 One self-contained page that says nothing which it did not read from the run folders. What is not there yet leaves a
 sentence in its place. A section is a function of the record. Which sections a page has follows from the type of the
-run's configuration, here and nowhere else; their order is SECTIONS in launch/vision_report.py, click_report.py
-and training_free_report.py.
+run's configuration, here and nowhere else; their order is SECTIONS in report.py of launch/vision/, launch/clicks/
+and launch/training_free/.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from urllib.parse import quote
 
 import tyro
 
-from subshot.launch import findings, page
 from subshot.launch.cli import go_on, run_command
-from subshot.launch.click_config import ClickConfig
-from subshot.launch.compare_report import Run, sections_of
+from subshot.launch.clicks.config import ClickConfig
 from subshot.launch.config import TrainingFreeConfig, VisionConfig
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
-from subshot.launch.record import read_record
-from subshot.launch.report_sections import DomainReport
+from subshot.launch.reports import findings, page
+from subshot.launch.reports.compare import Run, sections_of
+from subshot.launch.reports.record import read_record
+from subshot.launch.reports.sections import DomainReport
 from subshot.launch.started import program
 from subshot.train.run_dir import RunDir, replacing
 
 
 def _vision() -> DomainReport:
-    from subshot.launch.vision_report import REPORT
+    from subshot.launch.vision.report import REPORT
 
     return REPORT
 
 
 def _clicks() -> DomainReport:
-    from subshot.launch.click_report import REPORT
+    from subshot.launch.clicks.report import REPORT
 
     return REPORT
 
 
 def _training_free() -> DomainReport:
-    from subshot.launch.training_free_report import REPORT
+    from subshot.launch.training_free.report import REPORT
 
     return REPORT
 

@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from subshot.launch.cli import go_on, run_command
-from subshot.launch.click_config import ClickConfig
+from subshot.launch.clicks.config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Scorer, changes_since_begun, open_domain, read_config, require_accepted
 from subshot.launch.job import claimed_by_main, job

@@ -119,7 +119,7 @@ def require_data(config: Any) -> None:
 
 def require_enough_shards(config: Any, slurm: SlurmConfig) -> None:
     """Raises ValueError where the search could not use so many processes."""
-    from subshot.launch.click_config import ClickConfig
+    from subshot.launch.clicks.config import ClickConfig
     from subshot.launch.config import VisionConfig
 
     processes = slurm.nodes * slurm.processes
@@ -135,7 +135,7 @@ def require_enough_shards(config: Any, slurm: SlurmConfig) -> None:
 def retrainings(config: Any, slurm: SlurmConfig) -> tuple[int, bool]:
     """How many elements the manifest has at most, which is known before the search; and whether work that depends on
     their results follows them."""
-    from subshot.launch.click_config import ClickConfig
+    from subshot.launch.clicks.config import ClickConfig
 
     best, drawn = config.evolution.best, config.evolution.controls
     if isinstance(config, ClickConfig):

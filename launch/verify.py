@@ -18,8 +18,8 @@ from subshot.launch.cli import go_on, run_command
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
-from subshot.launch.winner import winner_digest
-from subshot.launch.winner_check import check_winner
+from subshot.launch.winners.check import check_winner
+from subshot.launch.winners.handover import winner_digest
 from subshot.train.winner_dir import WinnerDir
 
 

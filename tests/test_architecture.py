@@ -90,6 +90,15 @@ def import_direction(path: Path, tree: ast.Module) -> Iterator[str]:
             yield f"{path}:{line}: imports {name}; {own} may import {allowed}"
 
 
+def domains(path: Path, tree: ast.Module) -> Iterator[str]:
+    """What every domain takes (winners' folders, pages, latency tables) knows none of them."""
+    if path.parts[:2] not in {("launch", part) for part in ("winners", "reports", "latency_tables")}:
+        return
+    for line, name in imports(tree):
+        if name.startswith(tuple(f"subshot.launch.{domain}" for domain in ("clicks", "vision", "training_free"))):
+            yield f"{path}:{line}: imports {name}; {path.parts[1]} knows no domain"
+
+
 def purity(path: Path, tree: ast.Module) -> Iterator[str]:
     """supernet, proxies and search read and write nothing but their arguments."""
     if path.parts[0] not in PURE:
@@ -142,7 +151,7 @@ def size(path: Path, tree: ast.Module) -> Iterator[str]:
                 yield f"{path}:{node.lineno}: {node.name} has {length} lines; split it by concept"
 
 
-RULES: tuple[Rule, ...] = (import_direction, purity, distributed, unsafe_loads, size)
+RULES: tuple[Rule, ...] = (import_direction, domains, purity, distributed, unsafe_loads, size)
 
 
 def sources(*folders: str) -> list[Path]:
@@ -178,6 +187,8 @@ PLANTED = [
     (import_direction, "data/x.py", "from subshot.launch import presets"),
     (import_direction, "launch/x.py", "import search"),
     (import_direction, "train/x.py", "from . import dist"),
+    (domains, "launch/reports/x.py", "from subshot.launch.clicks.findings import dots_of"),
+    (domains, "launch/winners/x.py", "from subshot.launch import vision"),
     (purity, "search/x.py", "print('best')"),
     (purity, "supernet/x.py", "with open('f') as f: pass"),
     (purity, "supernet/x.py", "text = path.read_text()"),
@@ -205,6 +216,8 @@ ALLOWED = [
     ("train/x.py", "from subshot.supernet.base import Bound\nfrom subshot.train import dist"),
     ("train/dist.py", "import torch.distributed as dist\nimport os\nrank = os.environ['RANK']"),
     ("launch/x.py", "from subshot.search import evolution\nprint('done')"),
+    ("launch/clicks/x.py", "from subshot.launch.reports import page"),
+    ("launch/x.py", "from subshot.launch.clicks import domain"),
     ("data/x.py", "table = np.load(path)\nstate = torch.load(path, weights_only=True)"),
     ("supernet/x.py", "import logging\nlogging.getLogger(__name__).info('text')"),
 ]

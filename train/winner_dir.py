@@ -18,7 +18,7 @@ class WinnerDir:
 
     @property
     def network_json(self) -> Path:
-        """The network as a list of calls; see launch/network_program.py."""
+        """The network as a list of calls; see launch/winners/network_program.py."""
         return self.root / "network.json"
 
     def weights(self, part: int = 1, parts: int = 1) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from subshot.launch.winner_programs import quiet_exporter
+from subshot.launch.winners.programs import quiet_exporter
 from subshot.search.rejection import RejectionSampler
 from subshot.supernet import BENCHMARK_SPACES
 from subshot.supernet.network_space import NetworkSpace

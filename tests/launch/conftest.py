@@ -23,17 +23,17 @@ from subshot.data.image_folder import ImageFolder, scan
 from subshot.data.imagenet import EvalLoader
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
-from subshot.launch.click_data import ClickData
-from subshot.launch.click_winner import click_handover
+from subshot.launch.clicks.data import ClickData
+from subshot.launch.clicks.winner import click_handover
 from subshot.launch.config import LimitsConfig, SpaceConfig, VisionConfig, to_json
 from subshot.launch.domain import Scorer
 from subshot.launch.explore import explore
 from subshot.launch.presets import PRESETS, digits
 from subshot.launch.run_log import RunLog
-from subshot.launch.vision import make_space
-from subshot.launch.vision_domain import VisionNetworks
-from subshot.launch.vision_winner import image_handover
-from subshot.launch.winner import write_winner
+from subshot.launch.vision.domain import VisionNetworks
+from subshot.launch.vision.parts import make_space
+from subshot.launch.vision.winner import image_handover
+from subshot.launch.winners.handover import write_winner
 from subshot.search.evaluator import AdditiveEvaluator, FunctionEvaluator
 from subshot.search.evolution import EvolutionConfig
 from subshot.supernet import CLICK_SPACES

@@ -16,20 +16,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from subshot.launch import click_charts, click_findings
-from subshot.launch.click_charts import block_graph, reads, rows_of, wires
-from subshot.launch.click_domain import ClickNetworks
-from subshot.launch.click_report import CLICK_ENDINGS, SECTIONS
-from subshot.launch.click_scoring import Sigeo, measured_population
+from subshot.launch.clicks import findings as click_findings
+from subshot.launch.clicks.block_graph import block_graph, reads, rows_of, wires
+from subshot.launch.clicks.domain import ClickNetworks
+from subshot.launch.clicks.report import CLICK_ENDINGS, SECTIONS
+from subshot.launch.clicks.scoring import Sigeo, measured_population
 from subshot.launch.config import to_json
 from subshot.launch.domain import Scorer
 from subshot.launch.explore import explore
-from subshot.launch.page import Html
 from subshot.launch.presets import PRESETS
-from subshot.launch.record import read_record, stage_seconds
 from subshot.launch.report import REPORTS, report_for, write_report
+from subshot.launch.reports.page import Html
+from subshot.launch.reports.record import read_record, stage_seconds
 from subshot.launch.run_log import RunLog
-from subshot.launch.vision_report import REPORT as VISION_REPORT
+from subshot.launch.vision.report import REPORT as VISION_REPORT
 from subshot.proxies.base import Probe
 from subshot.proxies.sigeo import SigeoWeights, moments_of
 from subshot.search.evaluator import Cached, FunctionEvaluator
@@ -345,9 +345,9 @@ def test_what_the_classifier_does_not_depend_on_is_not_drawn() -> None:
 
 
 def test_dense_inputs_in_words() -> None:
-    assert click_charts.dense_reads_in_words(BlockSpec(dense_ops=("sum",), left=(0,), right=(2,))) == "0, 2"
-    assert click_charts.dense_reads_in_words(BlockSpec(dense_ops=("fc",), dense_in=(0, 2))) == "0+2"
-    assert click_charts.dense_reads_in_words(BlockSpec(dense_ops=("dot_product",), sparse_in=(0,))) == "nothing"
+    assert block_graph.dense_reads_in_words(BlockSpec(dense_ops=("sum",), left=(0,), right=(2,))) == "0, 2"
+    assert block_graph.dense_reads_in_words(BlockSpec(dense_ops=("fc",), dense_in=(0, 2))) == "0+2"
+    assert block_graph.dense_reads_in_words(BlockSpec(dense_ops=("dot_product",), sparse_in=(0,))) == "nothing"
 
 
 def test_data_without_dense_features_have_a_graph() -> None:

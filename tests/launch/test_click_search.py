@@ -21,11 +21,11 @@ from subshot.data.click_folder import open_clicks
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch import retrain, search
-from subshot.launch.click_config import ClickConfig
-from subshot.launch.click_domain import ClickDomain
-from subshot.launch.click_retrain import lines_of
+from subshot.launch.clicks.config import ClickConfig
+from subshot.launch.clicks.domain import ClickDomain
+from subshot.launch.clicks.retrain import lines_of
 from subshot.launch.domain import read_config
-from subshot.launch.winner_check import check_winner
+from subshot.launch.winners.check import check_winner
 from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir, read_json, read_jsonl

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subshot.launch.correlation_ranking import Trained, judged
-from subshot.launch.correlation_sample import Scored, stratified
-from subshot.launch.correlation_scores import Column
+from subshot.launch.correlation.ranking import Trained, judged
+from subshot.launch.correlation.sample import Scored, stratified
+from subshot.launch.correlation.scores import Column
 
 N = 12
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from subshot.launch.effect_factors import factors_of
-from subshot.launch.effects_section import effects_section, macs_of, sample_of
-from subshot.launch.page import Html
-from subshot.launch.record import Record, read_record
+from subshot.launch.reports.effect_factors import factors_of
+from subshot.launch.reports.effects_section import effects_section, macs_of, sample_of
+from subshot.launch.reports.page import Html
+from subshot.launch.reports.record import Record, read_record
 from subshot.search.marginal_effects import OFF, marginal_effects
 from subshot.supernet import BENCHMARK_SPACES
 from subshot.supernet.nasrec import NasrecSpace, nasrec_full

@@ -11,7 +11,7 @@ import pytest
 from subshot.launch.config import LimitsConfig
 from subshot.launch.explore import exact_optimum, grouped_additive, same_cost_networks
 from subshot.launch.presets import PRESETS
-from subshot.launch.vision_domain import VisionNetworks
+from subshot.launch.vision.domain import VisionNetworks
 from subshot.search.objectives import Constraint, Limit
 from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.space import Additive

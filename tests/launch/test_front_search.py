@@ -14,17 +14,17 @@ import pytest
 
 from subshot.data.digits import write_digits
 from subshot.launch import retrain, search
-from subshot.launch.click_config import ClickConfig
-from subshot.launch.click_domain import ClickNetworks
+from subshot.launch.clicks.config import ClickConfig
+from subshot.launch.clicks.domain import ClickNetworks
 from subshot.launch.config import SpaceConfig, TrainingFreeConfig
 from subshot.launch.domain import Networks, read_config, require_costs
 from subshot.launch.explore import replayed
 from subshot.launch.front import Found, front_summary
-from subshot.launch.latency_table import table_record
+from subshot.launch.latency_tables.table import table_record
 from subshot.launch.presets import PRESETS
-from subshot.launch.training_free_space import BenchmarkNetworks
-from subshot.launch.vision import make_space
-from subshot.launch.vision_domain import VisionNetworks
+from subshot.launch.training_free.space import BenchmarkNetworks
+from subshot.launch.vision.domain import VisionNetworks
+from subshot.launch.vision.parts import make_space
 from subshot.search.evolution import EvolutionConfig, State, init
 from subshot.search.front import front_of
 from subshot.search.history import Candidate, History

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subshot.launch.front_chart import Costed
-from subshot.launch.front_section import front_section, results_against_cost
-from subshot.launch.fronts import COST_AXES, Point, axes_of, floor_of, front, points_of
-from subshot.launch.record import read_record
+from subshot.launch.reports.front_chart import Costed
+from subshot.launch.reports.front_section import front_section, results_against_cost
+from subshot.launch.reports.fronts import COST_AXES, Point, axes_of, floor_of, front, points_of
+from subshot.launch.reports.record import read_record
 from subshot.train.run_dir import RunDir
 
 

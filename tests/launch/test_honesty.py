@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from subshot.launch.honesty import as_text, section, sentences
-from subshot.launch.record import Record
+from subshot.launch.reports.honesty import as_text, section, sentences
+from subshot.launch.reports.record import Record
 
 RankingOf = Callable[..., dict[str, Any]]
 RANKS, UNSURE = (0.6, 0.3, 0.75), (0.2, -0.3, 0.6)

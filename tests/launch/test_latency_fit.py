@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from subshot.launch.latency_fit import Line, calibrated, coarse, fitted_line, interpolated, judged, percent
+from subshot.launch.latency_tables.fit import Line, calibrated, coarse, fitted_line, interpolated, judged, percent
 from subshot.supernet.space import Additive
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from subshot.launch.config import LimitsConfig
-from subshot.launch.latency_table import read_latency_table, table_record
-from subshot.launch.vision import make_constraints
+from subshot.launch.latency_tables.table import read_latency_table, table_record
+from subshot.launch.vision.parts import make_constraints
 from subshot.search.objectives import ImpossibleLimit
 from subshot.supernet.nasbench_macro import nasbench_macro
 

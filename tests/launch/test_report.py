@@ -13,16 +13,16 @@ import torch
 from subshot.launch.config import LimitsConfig, SpaceConfig, SupernetConfig, to_json
 from subshot.launch.domain import Scorer
 from subshot.launch.explore import explore
-from subshot.launch.findings import methods
-from subshot.launch.page import table, text
 from subshot.launch.presets import PRESETS
-from subshot.launch.record import read_record, stage_seconds
 from subshot.launch.report import write_report
+from subshot.launch.reports.findings import methods
+from subshot.launch.reports.page import table, text
+from subshot.launch.reports.record import read_record, stage_seconds
 from subshot.launch.run_log import RunLog
-from subshot.launch.spectra import measure_spectra
-from subshot.launch.vision import make_space, make_supernet
-from subshot.launch.vision_domain import VisionNetworks, indicators_record
-from subshot.launch.vision_report import SECTIONS
+from subshot.launch.vision.domain import VisionNetworks, indicators_record
+from subshot.launch.vision.parts import make_space, make_supernet
+from subshot.launch.vision.report import SECTIONS
+from subshot.launch.vision.spectra import measure_spectra
 from subshot.search.evaluator import AdditiveEvaluator
 from subshot.search.evolution import EvolutionConfig
 from subshot.supernet import spectrum

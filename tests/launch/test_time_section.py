@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from subshot.launch.record import Record, commands_of, read_record
 from subshot.launch.report import write_report
-from subshot.launch.time_section import rates, stretches, time_section
+from subshot.launch.reports.record import Record, commands_of, read_record
+from subshot.launch.reports.time_section import rates, stretches, time_section
 from subshot.train.run_dir import RunDir, write_json
 
 

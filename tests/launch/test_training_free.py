@@ -19,7 +19,7 @@ from subshot.data.digits import write_digits
 from subshot.launch import retrain, search
 from subshot.launch.config import NetworkLimitsConfig, ReadImagesConfig, to_json
 from subshot.launch.presets import PRESETS
-from subshot.launch.training_free_space import (
+from subshot.launch.training_free.space import (
     BenchmarkNetworks,
     benchmark_builder,
     initialised,

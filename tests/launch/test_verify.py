@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from subshot.launch.winner_check import check_winner
+from subshot.launch.winners.check import check_winner
 
 Made = Any  # of conftest.py
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -20,8 +20,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from subshot.launch.winner import checksums
-from subshot.launch.winner_check import check_winner
+from subshot.launch.winners.check import check_winner
+from subshot.launch.winners.handover import checksums
 
 Made = Any  # of conftest.py
 SEALED = 75

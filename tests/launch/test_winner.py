@@ -22,9 +22,9 @@ from subshot.data.clicks import ClickEvalLoader, open_clicks
 from subshot.data.dali import STD
 from subshot.data.imagenet import EvalLoader
 from subshot.launch import export
-from subshot.launch.winner_check import check_winner
-from subshot.launch.winner_files import preprocess_clicks, preprocess_images
-from subshot.launch.winner_files.load import load
+from subshot.launch.winners.check import check_winner
+from subshot.launch.winners.files import preprocess_clicks, preprocess_images
+from subshot.launch.winners.files.load import load
 
 Made = Any  # of conftest.py
 CHECKS = 10
@@ -219,8 +219,8 @@ def test_int8_tables_state_what_they_cost(
 def test_weights_are_cut_into_files_and_a_zip(
     made_clicks: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from subshot.launch.winner import write_winner
-    from subshot.launch.winner_export import read_handover
+    from subshot.launch.winners.export import read_handover
+    from subshot.launch.winners.handover import write_winner
     from subshot.train.winner_dir import WinnerDir
 
     write_winner(WinnerDir(tmp_path / "cut"), read_handover(WinnerDir(made_clicks.winner)), file_bytes=2000)

@@ -1,0 +1,1 @@
+"""CTR runs: what the stages of launch/domain.py do for clicks."""

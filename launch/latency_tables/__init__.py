@@ -1,0 +1,1 @@
+"""Tables of single operations' latencies: measured, judged, read."""

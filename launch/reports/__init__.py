@@ -1,0 +1,1 @@
+"""The pages that launch/report.py writes: their sections, pictures and sentences."""

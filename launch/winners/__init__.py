@@ -1,0 +1,1 @@
+"""A winner's folder: written, read, checked, written again."""
