@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from subshot.launch.clicks import findings as click_findings
-from subshot.launch.clicks.block_graph import block_graph, reads, rows_of, wires
+from subshot.launch.clicks.block_graph import block_graph, dense_reads_in_words, reads, rows_of, wires
 from subshot.launch.clicks.domain import ClickNetworks
 from subshot.launch.clicks.report import CLICK_ENDINGS, SECTIONS
 from subshot.launch.clicks.scoring import Sigeo, measured_population
@@ -345,9 +345,9 @@ def test_what_the_classifier_does_not_depend_on_is_not_drawn() -> None:
 
 
 def test_dense_inputs_in_words() -> None:
-    assert block_graph.dense_reads_in_words(BlockSpec(dense_ops=("sum",), left=(0,), right=(2,))) == "0, 2"
-    assert block_graph.dense_reads_in_words(BlockSpec(dense_ops=("fc",), dense_in=(0, 2))) == "0+2"
-    assert block_graph.dense_reads_in_words(BlockSpec(dense_ops=("dot_product",), sparse_in=(0,))) == "nothing"
+    assert dense_reads_in_words(BlockSpec(dense_ops=("sum",), left=(0,), right=(2,))) == "0, 2"
+    assert dense_reads_in_words(BlockSpec(dense_ops=("fc",), dense_in=(0, 2))) == "0+2"
+    assert dense_reads_in_words(BlockSpec(dense_ops=("dot_product",), sparse_in=(0,))) == "nothing"
 
 
 def test_data_without_dense_features_have_a_graph() -> None:
