@@ -71,14 +71,20 @@ def hash_of(value: Any) -> str:
 
 
 def freeze(run: RunDir, manifest: Manifest, array: Array = RETRAINING) -> None:
-    """Writes the manifest. Raises ValueError where another one is frozen already."""
+    """Writes the manifest. Raises ValueError where another one is frozen, and not all of its trainings are finished."""
     path = array.manifest_json(run)
-    if path.is_file() and read_manifest(run, array) != manifest:
-        raise ValueError(
-            f"{path} was frozen with other trainings or settings; give the same {array.options}, or delete it when no "
-            "element of it runs"
-        )
+    if path.is_file():
+        frozen = read_manifest(run, array)
+        if frozen != manifest and not is_finished(frozen, run):
+            raise ValueError(
+                f"{path} was frozen with other trainings or settings; give the same {array.options}, or delete it when "
+                "no element of it runs"
+            )
     write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
+
+
+def is_finished(manifest: Manifest, run: RunDir) -> bool:
+    return all((run.root / element.result).is_file() for element in manifest.elements)
 
 
 def read_manifest(run: RunDir, array: Array = RETRAINING) -> Manifest:

@@ -4,8 +4,9 @@
 Trains N networks of the run from scratch, chosen over the whole range of the score, and compares the order of the score
 with theirs; beside it MACs, parameters, and proxies of freshly initialised networks. A stopped command goes on when it
 is given again, under torchrun on any number of processes. --freeze writes the list of trainings, and --index I trains
-one line of it: an element of a job array; when all are done, the command without --index adds up. Writes
-RUN/ranking.json and RUN/report.html; the last line of standard output is the path of the former.
+one line of it: an element of a job array; when all are done, the command without --index adds up. A larger --sample
+then trains what is missing of it. Writes RUN/ranking.json and RUN/report.html; the last line of standard output is the
+path of the former.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from subshot.launch.manifest import (
     Manifest,
     element_of,
     freeze,
+    is_finished,
     read_manifest,
 )
 from subshot.launch.report import write_report
@@ -131,26 +133,31 @@ def correlate_run(arguments: CorrelateRunArguments, names: Sequence[str], world:
 def manifest_of(
     arguments: CorrelateRunArguments, run: RunDir, domain: Domain, trainings: Trainings, seed: int, world: World
 ) -> Manifest:
-    """The frozen list, or what would be frozen. Raises ValueError where the arguments ask for another one, or for an
-    element of none: what was trained meanwhile could change the sample."""
-    if arguments.index is None and not of_main(CORRELATION.manifest_json(run).is_file(), world):
-        count, trained = arguments.sample or DEFAULT, trainings.trained_before(run)
-        networks = stratified(*scored_networks(run), count, seed, trained)
-        return planned(trainings, networks, arguments.seeds or 1, domain.space.name, run)
-    frozen = read_manifest(run, CORRELATION)
-    networks_there = len({element.network for element in frozen.elements})
-    seeds_there = len(frozen.elements) // max(1, networks_there)
-    if arguments.sample not in (None, networks_there) or arguments.seeds not in (None, seeds_there):
-        raise ValueError(
-            f"{CORRELATION.manifest_json(run)} was frozen with {networks_there} networks and {seeds_there} seeds; give "
-            "the same --sample and --seeds, or delete it when no element of it runs (finished trainings are kept)"
-        )
-    if frozen.config_hash != trainings.depends_on():
-        raise ValueError(
-            f"{CORRELATION.manifest_json(run)} was frozen with other settings or data (hash {frozen.config_hash}, now "
-            f"{trainings.depends_on()}); give the same --epochs and data"
-        )
-    return frozen
+    """The frozen list, or what would be frozen: the first one, or after a finished one another that the arguments ask
+    for, which takes what the first trained. Raises ValueError where they ask for another one before, or for an element
+    of none: what was trained meanwhile could change the sample."""
+    count, seeds, trained = arguments.sample or DEFAULT, arguments.seeds or 1, trainings.trained_before(run)
+    if arguments.index is not None or of_main(CORRELATION.manifest_json(run).is_file(), world):
+        frozen = read_manifest(run, CORRELATION)
+        if frozen.config_hash != trainings.depends_on():
+            raise ValueError(
+                f"{CORRELATION.manifest_json(run)} was frozen with other settings or data (hash {frozen.config_hash}, "
+                f"now {trainings.depends_on()}); give the same --epochs and data"
+            )
+        networks_there = len({element.network for element in frozen.elements})
+        seeds_there = len(frozen.elements) // max(1, networks_there)
+        if arguments.sample in (None, networks_there) and arguments.seeds in (None, seeds_there):
+            return frozen
+        if arguments.index is not None or not of_main(is_finished(frozen, run), world):
+            raise ValueError(
+                f"{CORRELATION.manifest_json(run)} was frozen with {networks_there} networks and {seeds_there} seeds, "
+                "and not all are trained; give the same --sample and --seeds until they are, or delete it when no "
+                "element of it runs (finished trainings are kept)"
+            )
+        count, seeds = arguments.sample or networks_there, arguments.seeds or seeds_there
+        trained = trained | {genotype_of(element) for element in frozen.elements}
+    networks = stratified(*scored_networks(run), count, seed, trained)
+    return planned(trainings, networks, seeds, domain.space.name, run)
 
 
 def genotype_of(element: Element) -> Genotype:
