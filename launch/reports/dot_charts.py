@@ -12,6 +12,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from subshot.launch.reports.charts import BLUE, GREEN, INK, MUTED, ORANGE, legend_above, render, shortened
 
+FEW_POINTS = 60
+"""So many points or fewer are drawn large."""
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -67,7 +70,8 @@ def term_against(name: str, points: Sequence[tuple[float, float]], count: str, t
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.plot(counts, values, "o", color=ORANGE, markersize=3.2, alpha=0.6, mew=0)
+        size, alpha = (3.2, 0.6) if len(points) > FEW_POINTS else (6.0, 0.8)
+        axes.plot(counts, values, "o", color=ORANGE, markersize=size, alpha=alpha, mew=0)
         if min(values) > 0 and max(values) > 10 * min(values):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(numticks=6))

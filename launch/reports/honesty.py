@@ -72,7 +72,7 @@ def _agreement(ranking: Mapping[str, Any]) -> str:
 def _heads(ranking: Mapping[str, Any]) -> list[str]:
     regret = "regret, points" if ranking["metric"] == "test/accuracy" else "regret, log loss"
     each = ["Kendall's tau", "Spearman's rho", "nDCG", f"recall, best {ranking['recall_of']}", regret]
-    return ["score", *(head for name in each for head in (name, "95 %"))]
+    return ["score (95 % below)", *each]
 
 
 def _rows(ranking: Mapping[str, Any]) -> list[list[str]]:
@@ -80,7 +80,7 @@ def _rows(ranking: Mapping[str, Any]) -> list[list[str]]:
     for name, row in ranking["scores"].items():
         cells = [_label(name) + (f" (undefined for {row['undefined']})" if row["undefined"] else "")]
         for statistic in ("kendall", "spearman", "ndcg", "top_k_recall", "regret"):
-            cells += _cells(row[statistic], statistic, ranking)
+            cells.append("\n".join(_cells(row[statistic], statistic, ranking)))
         rows.append(cells)
     return rows
 

@@ -56,7 +56,8 @@ tr:last-child > * { border-bottom: 0; }
 thead tr > * { border-bottom: 1px solid var(--grid); }
 thead th { color: var(--muted); font-weight: 500; }
 .number { text-align: right; }
-td.number, td:first-child { white-space: nowrap; }
+td:first-child { white-space: nowrap; }
+td.number { white-space: pre; }
 .grid td:first-child { white-space: normal; min-width: 5.5rem; }
 .grid > figure:only-child { max-width: 34rem; }
 .first td { font-weight: 600; }
@@ -70,7 +71,8 @@ details { margin: .6rem 0; }
   .tiles { grid-template-columns: repeat(5, 1fr); }
   main { max-width: none; padding: 0; } nav { display: none; }
   h2 { break-after: avoid; } figure, .tile, tr { break-inside: avoid; }
-  th, td { padding-right: .5rem; } td.number, td:first-child { white-space: normal; } table { font-size: .85rem; }
+  th, td { padding-right: .5rem; } td:first-child { white-space: normal; } td.number { white-space: pre-line; }
+  table { font-size: .85rem; }
   .card { padding: .4rem .6rem; }
   .grid { grid-template-columns: 1fr 1fr; } .wide svg { min-width: 0; } .scroll { overflow: visible; } }
 """
@@ -113,8 +115,8 @@ def table(
     first: bool = False,
     wraps_last: bool = False,
 ) -> Html:
-    """numbers: every column but the first is right-aligned. first: the first row stands out. wraps_last: the last
-    column is words."""
+    """numbers: every column but the first is right-aligned, and a newline in its cells begins a line. first: the first
+    row stands out. wraps_last: the last column is words."""
 
     def cells(tag: str, row: Sequence[object]) -> str:
         words = len(row) - 1 if wraps_last else len(row)

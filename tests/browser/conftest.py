@@ -16,7 +16,7 @@ import pytest
 from subshot.data.digits import write_digits
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
-from subshot.launch import retrain, search
+from subshot.launch import correlate, retrain, search
 from subshot.launch.config import to_json
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import write_comparison, write_report
@@ -138,6 +138,7 @@ def made(folder: Path) -> dict[str, Path]:
     prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=300))
     launched(search, *IMAGES, "--run-dir=images")
     launched(retrain, "images", "--controls=2", "--epochs=2")
+    launched(correlate, "images", "--sample=8", "--epochs=2", "--proxies=naswot,az_progressivity")
     launched(search, *IMAGES, "--seed=1", "--run-dir=a-run-with-another-seed-and-a-long-name")
     launched(search, *CLICKS, *BASELINES, "--run-dir=clicks")
     launched(retrain, "clicks")

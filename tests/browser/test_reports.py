@@ -71,6 +71,22 @@ def test_the_page_is_as_wide_as_the_screen(browser: Any, pages: dict[str, Path],
     assert reach <= width
 
 
+@pytest.mark.parametrize("sight", ["laptop", "paper"])
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_need_no_scrolling_but_on_a_phone(browser: Any, pages: dict[str, Path], page: str, sight: str) -> None:
+    width, media = SIGHTS[sight]
+    browser.open(pages[page], width, media=media)
+    browser.unfold()
+    assert (
+        browser.ask("""
+      return [...document.querySelectorAll('.card.scroll > table')].filter(
+        table => table.getBoundingClientRect().right > table.parentElement.getBoundingClientRect().right + 1
+      ).map(table => table.outerHTML.slice(0, 200));
+    """)
+        == []
+    )
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_console_is_silent_and_nothing_is_fetched(browser: Any, pages: dict[str, Path], page: str) -> None:
     browser.open(pages[page], 1366)
