@@ -1,4 +1,5 @@
-"""The search stage of a run: evolution, the random control, and the exact optimum where the score is additive.
+"""The search stage of a run: evolution or NSGA-II, the random control, and where the score is additive the
+exact optimum.
 
 Every process runs this alike; only the evaluator shares work. After each generation the history and the state are on
 disk, so a stopped search goes on where it was.
@@ -20,7 +21,7 @@ from subshot.search.evaluator import Infeasible, Score, TermScore
 from subshot.search.evolution import State, init, random_search, why_finished
 from subshot.search.history import Candidate, Proposal
 from subshot.search.knapsack import optimum
-from subshot.search.methods import Method, described, method_of
+from subshot.search.methods import Method, described, method_name, method_of
 from subshot.search.objectives import Constraint, Limit
 from subshot.search.sampling import LegalSampler
 from subshot.supernet.chain import ChainSpace
@@ -36,11 +37,12 @@ def explore(config: RunConfig, networks: Networks, scorer: Scorer, world: World,
     wanted = f"{config.evolution.budget} candidates each for {described(config.evolution)} and the random control"
     log.line(f"score: {scorer.name}; {wanted}")
     sampler = networks.sampler()
+    rows = whole_rows(run.history_jsonl, log.line)
+    main = _filed_under(config, rows)
     searches = {
         name: method_of(settings, sampler, networks.costs)
-        for name, settings in (("evolution", config.evolution), ("random", random_search(config.evolution)))
+        for name, settings in ((main, config.evolution), ("random", random_search(config.evolution)))
     }
-    rows = whole_rows(run.history_jsonl, log.line)
     states = _saved_states(searches, config.seed, rows, run, log)
     barrier(world)
     if world.is_main:
@@ -51,7 +53,13 @@ def explore(config: RunConfig, networks: Networks, scorer: Scorer, world: World,
     for name, method in searches.items():
         states[name] = _run(name, method, networks, scorer, states, world, run, log)
     if world.is_main:
-        write_json(run.summary_json, _summary(config, networks, searches["evolution"], scorer, states, log))
+        write_json(run.summary_json, _summary(config, networks, searches[main], scorer, states, log))
+
+
+def _filed_under(config: RunConfig, rows: list[dict[str, Any]]) -> str:
+    """What the search beside the random control is called in the run's files. A name that the history has stays:
+    earlier versions filed every method as evolution."""
+    return next((row["method"] for row in rows if row["method"] != "random"), method_name(config.evolution))
 
 
 def _is_known(row: dict[str, Any], method: str, state: State) -> bool:
@@ -159,9 +167,9 @@ def _rows(
 def _summary(
     config: RunConfig, networks: Networks, method: Method, scorer: Scorer, states: dict[str, State], log: RunLog
 ) -> dict[str, Any]:
-    """What the run found, and what is to be retrained: the best by whatever method (of equal ones evolution's first),
-    after it, where NSGA-II searched, networks that are spread over the front; and random networks of the winner's
-    cost."""
+    """What the run found, and what is to be retrained: the best by whatever method (of equal ones the random
+    control's last), after it, where NSGA-II searched, networks that are spread over the front; and random networks of
+    the winner's cost."""
     sampler = method.sampler
     found: dict[str, Any] = {
         "score": scorer.name,

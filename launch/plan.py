@@ -23,7 +23,7 @@ from subshot.launch.plan_timing import Say, Scorings, Timed, timed_scorings
 from subshot.launch.run_log import RunLog
 from subshot.search.evaluator import Cached, Score, TermScore
 from subshot.search.history import Proposal, scored
-from subshot.search.methods import described
+from subshot.search.methods import described, method_name
 from subshot.supernet.space import Genotype
 from subshot.train.dist import World, barrier
 from subshot.train.run_dir import RunDir, json_line
@@ -145,11 +145,11 @@ def own_scorings(domain: Domain, supernet: Any, candidates: Sequence[Genotype], 
 
 def history_bytes(config: RunConfig, networks: Networks, found: Sequence[tuple[Genotype, Score]]) -> int:
     """Of history.jsonl, by the mean length of the lines of these networks."""
-    lengths = []
+    lengths, method = [], method_name(config.evolution)
     for genotype, score in found:
         proposal = Proposal(genotype, (config.evolution.budget,) * 2)
         candidate = scored(proposal, config.evolution.budget, config.evolution.budget, score)
-        row: dict[str, Any] = {"method": "evolution", **candidate.to_json(), "costs": networks.costs(genotype)}
+        row: dict[str, Any] = {"method": method, **candidate.to_json(), "costs": networks.costs(genotype)}
         lengths.append(len(json_line(row | {"terms": score.terms} if isinstance(score, TermScore) else row)) + 1)
     return round(2 * config.evolution.budget * sum(lengths) / len(lengths))
 

@@ -46,6 +46,11 @@ def method_of(config: EvolutionConfig, sampler: Sampler, costs_of: Callable[[Gen
     return Method(config, sampler, partial(nsga2.ask, front, sampler, costs), partial(nsga2.tell, front, costs))
 
 
+def method_name(config: EvolutionConfig) -> str:
+    """What its candidates are filed under in a run's history."""
+    return "nsga2" if config.method == "nsga2" else "evolution"
+
+
 def described(config: EvolutionConfig) -> str:
     """The search in words."""
     if config.method == "regularised":

@@ -44,11 +44,13 @@ class Trial:
 
 
 def searched(summary: dict[str, Any], top: int, controls: int) -> list[list[Contender]]:
-    """The groups of which validation chooses one each: the best by score of evolution, best first; as many of random
-    search, which scored as many candidates; random networks of the winner's cost, which no score chose."""
+    """The groups of which validation chooses one each: the best by score of evolution, best first (of NSGA-II:
+    networks spread over its front); as many of random search, which scored as many candidates; random networks of the
+    winner's cost, which no score chose."""
     groups = []
+    main = next(found for method, found in summary["best_of"].items() if method != "random")
     for role, name, found in (
-        ("winner", "rank", summary["best_of"]["evolution"][:top]),
+        ("winner", "rank", main[:top]),
         ("random_search", "random-rank", summary["best_of"]["random"][:top]),
         ("control", "random", summary["controls"][:controls]),
     ):

@@ -143,15 +143,16 @@ def of_the_selection(record: Record) -> list[str]:
     networks, trials = record.comparison["networks"], searched(record)
     drawn = [len({trial["contender"] for trial in trials[role]}) for role in ("winner", "random_search", "control")]
     grid = sorted({trial["settings"]["learning_rate"] for trial in trials["winner"]})
-    rates = ", ".join(f"{rate:g}" for rate in grid)
+    rates, main = ", ".join(f"{rate:g}" for rate in grid), findings.spoken_method(record.main_method)
+    how = "spread over its front" if "front" in record.summary else "by score"
     said = [
-        f"The validation split chose the winner among {drawn[0]} of evolution, another among {drawn[1]} of random "
-        f"search at the same budget, both by score, and the control among {drawn[2]} random networks of its cost. "
+        f"The validation split chose the winner among {drawn[0]} of {main}, another among {drawn[1]} of random "
+        f"search at the same budget, both {how}, and the control among {drawn[2]} random networks of its cost. "
         f"These, and every baseline, were tuned over the same learning rates ({rates}). No choice was made on the test "
         "split."
     ]
     first = networks[0]["name"]
-    if drawn[0] > 1 and first.startswith("rank-") and first != "rank-1":
+    if drawn[0] > 1 and how == "by score" and first.startswith("rank-") and first != "rank-1":
         said.append(
             f"The winner is number {first.removeprefix('rank-')} of these by score: the validation split and the score "
             "do not agree on the best."
@@ -203,7 +204,7 @@ class Quantity:
 
 
 def random_candidates(record: Record) -> list[dict[str, Any]]:
-    """Those that random search scored: evolution's are no sample of the space."""
+    """Those that random search scored: the other search's are no sample of the space."""
     return record.scored.get("random", [])
 
 

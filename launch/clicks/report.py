@@ -13,7 +13,7 @@ from subshot.launch.config import from_json
 from subshot.launch.reports import charts, dot_charts, honesty, page
 from subshot.launch.reports.effect_factors import OP_NAMES
 from subshot.launch.reports.effects_section import effects_section
-from subshot.launch.reports.findings import latency_facts
+from subshot.launch.reports.findings import latency_facts, no_winner_yet, spoken_method
 from subshot.launch.reports.front_chart import Costed
 from subshot.launch.reports.front_section import front_section, results_against_cost
 from subshot.launch.reports.page import Html, join, paragraph
@@ -57,7 +57,7 @@ def space_of(record: Record) -> NasrecSpace | None:
 def winner_section(record: Record) -> Html:
     winner, space = record.winner, space_of(record)
     if winner is None:
-        return paragraph("There is no winner yet: no candidate of evolution has been scored.")
+        return paragraph(no_winner_yet(record))
     costs = winner["costs"]
     facts = [
         (charts.count_text(costs["macs"]), "MACs of one row"),
@@ -272,8 +272,9 @@ def terms_section(record: Record) -> Html:
         name = quantity.name[0].upper() + quantity.name[1:]
         figures.append(page.figure(picture, f"{name} and {findings.COUNTS[key]}: tau {findings.tau_text(tau)}"))
     words = (
-        f"Kendall's tau over the {len(candidates)} candidates that random search scored (evolution's are no sample of "
-        "the space). Every row is turned so that higher is better."
+        f"Kendall's tau over the {len(candidates)} candidates that random search scored (those of "
+        f"{spoken_method(record.main_method)} are no sample of the space). "
+        "Every row is turned so that higher is better."
     )
     if record.terms:
         words += " Mean and standard deviation: what the score standardises the term with; of Fisher-Rao its logarithm."

@@ -36,9 +36,10 @@ RUN_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 """Of runs in one picture."""
 _HALO = "var(--ink); paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round"
 """LABEL is ink for words that lie on lines: the card shines through around them."""
-METHOD_COLOURS = {"evolution": BLUE, "random": ORANGE, "nsga2": GREEN, "optimum": GREEN}
+METHOD_COLOURS = {"evolution": BLUE, "random": ORANGE, "nsga2": BLUE, "optimum": GREEN}
 METHOD_NAMES = {"evolution": "evolution", "random": "random search", "nsga2": "NSGA-II", "optimum": "exact optimum"}
-METHOD_LINES = {"evolution": "-", "random": "--", "nsga2": "-."}
+METHOD_LINES = {"evolution": "-", "random": "--", "nsga2": "-"}
+"""NSGA-II looks as evolution does: no run has both."""
 
 WIDTH = 330.0
 PAD = 7.0

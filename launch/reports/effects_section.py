@@ -14,7 +14,7 @@ from subshot.launch.reports import page
 from subshot.launch.reports.charts import signed, signed_count
 from subshot.launch.reports.effect_factors import Factor, factors_of
 from subshot.launch.reports.effects_chart import Told, panels
-from subshot.launch.reports.findings import counted
+from subshot.launch.reports.findings import counted, spoken_method
 from subshot.launch.reports.page import Html, join, paragraph
 from subshot.launch.reports.record import Record
 from subshot.search.marginal_effects import SPARE_NETWORKS, Effects, marginal_effects, unknowns
@@ -54,7 +54,7 @@ def effects_section(record: Record, space: SearchSpace | None) -> Html:
     if not told:
         return paragraph("No choice occurs in enough candidates beside another one for its effect to be told.")
     parts = [
-        paragraph(_of_the_fit(fit, sample) + reliability_of(record)),
+        paragraph(_of_the_fit(fit, sample, spoken_method(record.main_method)) + reliability_of(record)),
         page.bullets([*_in_words(told, fit), *_cautions(told, fit, space)]),
     ]
     title = _title(told, fit)
@@ -98,7 +98,7 @@ def macs_of(sample: Sample, fit: Effects) -> dict[tuple[int, int], float]:
     return {(c.factor, c.level): c.value for c in marginal_effects(sample.levels, sample.macs, references).contrasts}
 
 
-def _of_the_fit(fit: Effects, sample: Sample) -> str:
+def _of_the_fit(fit: Effects, sample: Sample, main: str) -> str:
     of = "that random search scored" if sample.is_random else "that were scored"
     said = f"Fitted to the {counted(fit.networks, 'candidate')} {of}: the score as a sum of one effect a decision. "
     if fit.is_exact:
@@ -110,8 +110,8 @@ def _of_the_fit(fit: Effects, sample: Sample) -> str:
         )
     if not sample.is_random:
         said += (
-            " Random search alone has scored too few for that, so evolution's candidates are in it too, which are no "
-            "sample of the space: the effects are those around what evolution liked."
+            f" Random search alone has scored too few for that, so the candidates of {main} are in it too, which are "
+            f"no sample of the space: the effects are those around what {main} liked."
         )
     return said
 

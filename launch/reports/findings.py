@@ -24,10 +24,6 @@ def best_so_far(rows: Sequence[dict[str, Any]]) -> list[float | None]:
     return curve
 
 
-def method_name(method: str) -> str:
-    return METHOD_NAMES.get(method, method).capitalize()
-
-
 def spoken_method(method: str) -> str:
     return METHOD_NAMES.get(method, method)
 
@@ -41,16 +37,19 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def no_winner_yet(record: Record) -> str:
+    return f"There is no winner yet: no candidate of {spoken_method(record.main_method)} has been scored."
+
+
 def beside_random(record: Record) -> str | None:
     """Evolution, or what stands in its place, and random search after equally many candidates; None while one of them
     has no score."""
-    main = next((method for method in record.history if method != "random"), "evolution")
-    both = [record.history.get(method, []) for method in (main, "random")]
+    both = [record.history.get(method, []) for method in (record.main_method, "random")]
     count = min(map(len, both))
     first, second = (best_so_far(rows[:count])[-1] if count else None for rows in both)
     if first is None or second is None:
         return None
-    after, name = f"After {counted(count, 'candidate')} each, ", spoken_method(main)
+    after, name = f"After {counted(count, 'candidate')} each, ", spoken_method(record.main_method)
     if first == second:
         return f"{after}{name} and random search have found the same score"
     side = "above" if first > second else "below"
@@ -63,7 +62,8 @@ def methods(record: Record) -> list[str]:
     for method, rows in record.history.items():
         last = best_so_far(rows)[-1]
         reached = "none of them scored" if last is None else f"best score {last:.6g}"
-        sentence = f"{method_name(method)}: {counted(len(rows), 'candidate')}, {reached}"
+        name = spoken_method(method)
+        sentence = f"{name[0].upper()}{name[1:]}: {counted(len(rows), 'candidate')}, {reached}"
         regret = record.summary.get(f"{method}_regret")
         if regret is not None:
             sentence += ", the exact optimum" if regret < 1e-9 else f", {100 * regret:.3g} % below the exact optimum"
@@ -157,11 +157,12 @@ def of_the_search(record: Record, sample: str, measured: str) -> list[str]:
     search = beside_random(record)
     if search is not None:
         said.append(f"{search}. That is one seed of each; with another seed a small difference may turn round.")
-        finder = record.winner["method"] if record.winner is not None else "evolution"
+        main = spoken_method(record.main_method)
+        finder = record.winner["method"] if record.winner is not None else record.main_method
         if finder == "random":
-            said.append("Random search found the winner: evolution was of no use here.")
+            said.append(f"Random search found the winner: {main} was of no use for that.")
         if finder == "optimum":
-            said.append("The winner is the exact optimum of the score; evolution came close and did not reach it.")
+            said.append(f"The winner is the exact optimum of the score; {main} came close and did not reach it.")
     return said
 
 

@@ -27,7 +27,7 @@ def front_section(record: Record, sample: str = "image") -> Html:
         "the rest of its candidates."
     )
     if record.config.get("evolution", {}).get("method") == "nsga2":
-        words += " Evolution is NSGA-II here, which searches for a front and not for one network."
+        words += " The search beside random search is NSGA-II, which looks for a front and not for one network."
     if max(map(len, record.scored.values())) > MOST_POINTS:
         words += f" Of each search at most {MOST_POINTS} are drawn, evenly over its course; the fronts are of all."
     parts = [paragraph(words), *latencies_from(record, rows), page.grid(figures), *_tables(record, axes)]

@@ -112,6 +112,12 @@ class Record:
         return {m: [row for row in rows if row["score"] is not None] for m, rows in self.history.items()}
 
     @cached_property
+    def main_method(self) -> str:
+        """The search that random search stands beside: by the history, or before that has it by the configuration."""
+        asked = "nsga2" if self.config.get("evolution", {}).get("method") == "nsga2" else "evolution"
+        return next((method for method in self.history if method != "random"), asked)
+
+    @cached_property
     def winner(self) -> dict[str, Any] | None:
         """Of the summary's networks the one that was handed over, or else the best; before there is a summary, the best
         candidate so far of what is not the random control."""

@@ -41,7 +41,7 @@ def space_of(record: Record) -> NetworkSpace | None:
 def winner_section(record: Record) -> Html:
     winner, space = record.winner, space_of(record)
     if winner is None or space is None:
-        return paragraph("There is no winner yet: no candidate of evolution has been scored.")
+        return paragraph(findings.no_winner_yet(record))
     genotype = tuple(winner["genotype"])
     title = "The winner" if record.summary else "The best so far"
     rows = list(named_choices(space, genotype).items())

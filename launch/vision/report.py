@@ -33,7 +33,7 @@ TIMES = {"initial": "at initialisation", "trained": "after training (BatchNorm a
 def winner_section(record: Record) -> Html:
     winner, boxes = record.winner, _boxes(record)
     if winner is None or not boxes:
-        return paragraph("There is no winner yet: no candidate of evolution has been scored.")
+        return paragraph(findings.no_winner_yet(record))
     beside = Html(f"<div>{_in_words(boxes)}{tested(record)}</div>")
     return join([page.tiles(winner_facts(record, winner)), page.grid([winner_picture(record, "chain"), beside])])
 

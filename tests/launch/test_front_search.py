@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from subshot.data.digits import write_digits
 from subshot.launch import retrain, search
 from subshot.launch.clicks.config import ClickConfig
+from subshot.launch.clicks.contenders import searched
 from subshot.launch.clicks.domain import ClickNetworks
 from subshot.launch.config import SpaceConfig, TrainingFreeConfig
 from subshot.launch.domain import Networks, read_config, require_costs
@@ -22,6 +24,7 @@ from subshot.launch.explore import replayed
 from subshot.launch.front import Found, front_summary
 from subshot.launch.latency_tables.table import table_record
 from subshot.launch.presets import PRESETS
+from subshot.launch.reports.record import stage_seconds
 from subshot.launch.training_free.space import BenchmarkNetworks
 from subshot.launch.vision.domain import VisionNetworks
 from subshot.launch.vision.parts import make_space
@@ -94,12 +97,33 @@ def points_of(networks: list[dict[str, Any]]) -> list[tuple[float, float]]:
 
 def test_rows_have_their_latency_and_meet_the_limits(alone: RunDir) -> None:
     rows = read_jsonl(alone.history_jsonl)
-    assert [row["method"] for row in rows] == ["evolution"] * 32 + ["random"] * 32
+    assert [row["method"] for row in rows] == ["nsga2"] * 32 + ["random"] * 32
     for row in rows:
         assert row["costs"]["latency_ms"] == LATENCY(tuple(row["genotype"])) <= 6.0
         assert row["costs"]["macs"] == SPACE.cost(tuple(row["genotype"])).macs <= 1.5e6
     children = [row for row in rows if row["parents"]]
-    assert children and {row["method"] for row in children} == {"evolution"}
+    assert children and {row["method"] for row in children} == {"nsga2"}
+
+
+def test_whoever_reads_of_the_run_reads_of_nsga2(alone: RunDir) -> None:
+    """History, state, summary, log and report; `evolution` alone is the name of another method."""
+    found, log = read_json(alone.summary_json), alone.log.read_text()
+    assert set(read_json(alone.state_json)) == set(found["best_of"]) == set(found["digests"]) == {"nsga2", "random"}
+    assert f"winner, by {found['best'][0]['method']}: " in log
+    assert "nsga2: best score" in log and "evolution: " not in log and "by evolution:" not in log
+    words = re.sub(r"<(svg|style).*?</\1>|<[^>]+>", "", alone.report_html.read_text(), flags=re.DOTALL)
+    assert "NSGA-II: 32 candidates" in words and "After 32 candidates each, NSGA-II" in words
+    assert "The search beside random search is NSGA-II" in words
+    assert "evolution" not in re.sub(r"evolution[.]\w+", "", words)  # but in the names of settings
+    assert "evolution" not in stage_seconds(log.splitlines())
+
+
+def test_validation_of_clicks_chooses_among_the_front(alone: RunDir) -> None:
+    summary = read_json(alone.summary_json)
+    first, second, _ = searched(summary, top=2, controls=1)
+    for found, method in ((first, "nsga2"), (second, "random")):
+        wanted = [tuple(network["genotype"]) for network in summary["best_of"][method][:2]]
+        assert [contender.genotype for contender in found] == wanted
 
 
 def test_the_latency_table_is_kept_for_the_report(work: Path, alone: RunDir) -> None:
@@ -115,7 +139,7 @@ def test_the_front_is_that_of_everything_scored(alone: RunDir) -> None:
     assert found["front_costs"] == ["latency_ms"]
     assert set(found["front"][0]) == {"method", "genotype", "choices", "hash", "score", "costs"}
     assert all(0.0 <= share <= 1.0 for share in found["front_shares"].values())
-    assert set(found["front_shares"]) == {"evolution", "random"}
+    assert set(found["front_shares"]) == {"nsga2", "random"}
 
 
 def test_the_winner_has_the_best_score_and_the_next_are_spread_over_the_front(alone: RunDir) -> None:
@@ -149,11 +173,12 @@ def test_two_processes_give_the_same_bytes(work: Path, alone: RunDir) -> None:
     assert (theirs["front"], theirs["digests"]) == (ours["front"], ours["digests"])
 
 
-@pytest.mark.parametrize("state", ["saved", "damaged"])
+@pytest.mark.parametrize("state", ["saved", "damaged", "of an earlier version"])
 def test_it_goes_on_where_it_was(
     state: str, work: Path, alone: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After two of four generations and a torn line, with the state of then, or with one that is no JSON."""
+    """After two of four generations and a torn line, with the state of then, or with one that is no JSON. Earlier
+    versions filed every method as evolution; a run that one of them began goes on so."""
     monkeypatch.chdir(work)
     copy = RunDir(tmp_path / "copy")
     copy.root.mkdir()
@@ -167,11 +192,12 @@ def test_it_goes_on_where_it_was(
     method = method_of(config.evolution, networks.sampler(), networks.costs)
     half = replayed(method, init(config.seed), [Candidate.from_json(row) for row in rows[:16]])
     assert half.evaluated == 16 and half.generation == 2
-    copy.history_jsonl.write_text("".join(lines[:16]) + lines[16][:20])
-    copy.state_json.write_text("{" if state == "damaged" else json.dumps({"evolution": half.to_json()}))
+    name = "evolution" if state == "of an earlier version" else "nsga2"
+    copy.history_jsonl.write_text(("".join(lines[:16]) + lines[16][:20]).replace("nsga2", name))
+    copy.state_json.write_text("{" if state == "damaged" else json.dumps({name: half.to_json()}))
     assert status_of(monkeypatch, search, *QUICK, f"--run-dir={copy.root}", "--resume") == 0
-    assert copy.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
-    assert read_json(copy.summary_json) == read_json(alone.summary_json)
+    assert copy.history_jsonl.read_text() == alone.history_jsonl.read_text().replace("nsga2", name)
+    assert copy.summary_json.read_text() == alone.summary_json.read_text().replace("nsga2", name)
 
 
 def test_another_table_is_another_run(

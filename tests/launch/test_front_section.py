@@ -91,9 +91,9 @@ def test_a_search_for_a_front_has_its_line_and_its_table(noisy_run: RunDir) -> N
     places = [html.index(said[n]) for n, _ in sorted(enumerate(found), key=lambda item: -item[1]["score"])]
     assert places == sorted(places)
     assert record.winner is not None
-    assert "Evolution is NSGA-II here" not in html
+    assert "search is NSGA-II, which looks for a front" not in html
     settings = record.config | {"evolution": record.config["evolution"] | {"method": "nsga2"}}
-    assert "Evolution is NSGA-II here" in front_section(replace(record, config=settings))
+    assert "search is NSGA-II, which looks for a front" in front_section(replace(record, config=settings))
 
 
 def test_candidates_that_cost_the_same_have_no_front(noisy_run: RunDir) -> None:

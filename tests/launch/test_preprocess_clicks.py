@@ -92,3 +92,52 @@ def test_a_log_of_ones_own(tmp_path: Path) -> None:
     )
     prepare_clicks("csv", raw, tmp_path / "prepared", PrepareOptions(schema=schema))
     require_equal(raw, tmp_path / "prepared", tmp_path)
+
+
+OPENML = (
+    "click,impression,url_hash,ad_id,advertiser_id,depth,position,query_id,keyword_id,title_id,description_id,user_id"
+)
+PROFILES = {"1": ("1", "3"), "2": ("2", "6"), "3": ("0", "1"), "23907634": ("2", "5")}
+
+
+def kdd12_rows(draw: random.Random, is_csv: bool) -> list[list[str]]:
+    """Of users with and without a profile, and of none; a link as a 64-bit number, or as a double printed it."""
+    rows = []
+    for _ in range(1000):
+        link = draw.choice(["", str(2**63 + draw.randrange(9))])
+        link = f"{float(link):.6g}" if link and is_csv else link
+        numbers = [draw.choice(["", "1", "2", str(draw.randrange(3000))]) for _ in range(8)]
+        user = draw.choice(["", "7", "99999999", *PROFILES, *PROFILES])
+        click = draw.choice("01" if is_csv else "0012")
+        rows.append([click, str(draw.randrange(1, 40)), link, *numbers, user])
+    return rows
+
+
+@pytest.mark.parametrize(("protocol", "drops"), [("nasrec", False), ("nasrec", True), ("autoctr", False)])
+@pytest.mark.parametrize("is_csv", [False, True], ids=["training.txt", "openml"])
+def test_user_profiles_stand_behind_a_line(tmp_path: Path, protocol: Any, drops: bool, is_csv: bool) -> None:
+    """What prepare joins by UserID, a served line brings along: Gender and Age, 0 for a user who has no profile."""
+    rows, separator = kdd12_rows(random.Random(0), is_csv), "," if is_csv else "\t"
+    behind = [[*row, *PROFILES.get(row[-1], ("0", "0"))] for row in rows]
+    header = [f"{OPENML}\n", f"{OPENML},Gender,Age\n"] if is_csv else ["", ""]
+    raw, lines = tmp_path / "training.txt", tmp_path / "lines"
+    for path, head, table in ((raw, header[0], rows), (lines, header[1], behind)):
+        path.write_text(head + "".join(separator.join(row) + "\n" for row in table))
+    profile = tmp_path / "userid_profile.txt"
+    profile.write_text("".join(f"{user}\t{gender}\t{age}\n" for user, (gender, age) in PROFILES.items()))
+    options = PrepareOptions(protocol=protocol, user_profile=profile, drop_impression=drops)
+    prepare_clicks("kdd12", raw, tmp_path / "prepared", options)
+    require_equal(lines, tmp_path / "prepared", tmp_path)
+    fields = [
+        field["name"]
+        for field in json.loads((tmp_path / "prepared" / "manifest.json").read_text())["categorical_fields"]
+    ]
+    ids = trained_on(tmp_path / "prepared", 0)[:, -len(fields) :]
+    assert [len(set(ids[:, fields.index(name)])) for name in ("Gender", "Age")] == [3, 5], "the test has all of them"
+    said: list[str] = []
+    assert list(preprocess_clicks.read([str(raw)], tmp_path, said.append)) == []
+    wanted = "has no field 'Gender'" if is_csv else "line 1: it has 12 cells, and 14 are wanted"
+    assert wanted in said[0] and len(said) == (1 if is_csv else len(rows))
+    if not is_csv:
+        lines.write_text("".join("\t".join(row[1:]) + "\n" for row in behind))
+        require_equal(lines, tmp_path / "prepared", tmp_path)

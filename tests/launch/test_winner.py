@@ -159,8 +159,80 @@ def test_logs_may_be_gzipped_and_broken_quotes_are_named(made_clicks: Made, tmp_
     (tmp_path / "rows.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
     assert predict(made_clicks.winner, str(tmp_path / "rows.gz")).stdout.count("\n") == 3
     how = json.loads((made_clicks.winner / "preprocess.json").read_text()) | {"quotes": "csv"}
-    with pytest.raises(ValueError, match="line 1: its quotation marks"):
-        list(preprocess_clicks._rows("log", ['"a"b\t1'], how))
+    (tmp_path / "preprocess.json").write_text(json.dumps(how))
+    (tmp_path / "log").write_text('"a"b\t1\n')
+    with pytest.raises(ValueError, match="line 1: its quotation marks do not fit together"):
+        list(preprocess_clicks.read([str(tmp_path / "log")], tmp_path))
+
+
+def test_every_good_line_has_its_answer(made_clicks: Made, tmp_path: Path) -> None:
+    """Bad lines at the beginning, where labelled lines must still be known, in the middle and at the end of a batch."""
+    rows = made_clicks.raw.read_text().splitlines()[:1500]
+    changed = {
+        1: rows[0].rsplit("\t", 1)[0],
+        2: rows[1].replace("\t", ",", 1),
+        700: "\t".join([*rows[699].split("\t")[:20], "xyz", *rows[699].split("\t")[21:]]),
+        1024: "",
+        1500: f"{rows[1499]}\t0",
+    }
+    said = {
+        1: "it has 39 cells, and 40 are wanted",
+        2: "it has 39 cells, and 40 are wanted",
+        700: "field C7 is 'xyz', which is no hex number",
+        1024: "it has 1 cells, and 40 are wanted",
+        1500: "it has 41 cells, and 40 are wanted",
+    }
+    (tmp_path / "good").write_text("\n".join(row for n, row in enumerate(rows, 1) if n not in changed))
+    (tmp_path / "bad").write_text("\n".join(changed.get(n, row) for n, row in enumerate(rows, 1)))
+    good, bad = (predict(made_clicks.winner, str(tmp_path / name)) for name in ("good", "bad"))
+    assert good.returncode == 0 and good.stdout.count("\n") == 1495 and not good.stderr
+    assert bad.stdout == good.stdout and bad.returncode == 2
+    assert bad.stderr.splitlines() == [f"error: {tmp_path / 'bad'}, line {n}: {why}" for n, why in said.items()]
+
+
+def test_files_after_one_that_cannot_be_read_are_answered(made_clicks: Made, tmp_path: Path) -> None:
+    rows = made_clicks.raw.read_text().splitlines()[:6]
+    (tmp_path / "bare").write_text("\n".join(row.split("\t", 1)[1] for row in rows))
+    (tmp_path / "good").write_text("\n".join(rows))
+    (tmp_path / "whole").write_bytes("\n".join(rows).encode() + b"\n\xff\xfe\n")
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"\n".join([b"x"] * 9))[:-5])
+    done = predict(made_clicks.winner, *(str(tmp_path / name) for name in ("none", "bare", "cut.gz", "whole")))
+    wanted = predict(made_clicks.winner, str(tmp_path / "bare"), str(tmp_path / "good"))
+    assert done.stdout == wanted.stdout and done.stdout.count("\n") == 12
+    assert (wanted.returncode, done.returncode) == (0, 2)
+    none, cut, line = done.stderr.splitlines()
+    assert none.startswith(f"error: {tmp_path / 'none'} cannot be read (") and "No such file" in none
+    assert cut.startswith(f"error: {tmp_path / 'cut.gz'} cannot be read (")
+    assert line == f"error: {tmp_path / 'whole'}, line 7: it has 1 cells, and 40 are wanted"
+
+
+def test_a_header_must_have_every_field(made_clicks: Made, tmp_path: Path) -> None:
+    how = json.loads((made_clicks.winner / "preprocess.json").read_text()) | {"header": True, "separator": ","}
+    (tmp_path / "preprocess.json").write_text(json.dumps(how))
+    (tmp_path / "log").write_text("label,I1,I2\n0,1,2\n")
+    said: list[str] = []
+    assert list(preprocess_clicks.read([str(tmp_path / "log")], tmp_path, said.append)) == []
+    assert said == [f"{tmp_path / 'log'} cannot be read (its header, line 1, has no field 'I3')"]
+
+
+def test_every_good_image_has_its_answer(made_images: Made, tmp_path: Path) -> None:
+    """Also one whose damage the decoder finds with an exception of its own."""
+    images = made_images.images
+    assert images is not None
+    files = [str(images.root / path) for path in images.paths]
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    whole = next(Path(file) for file in files if file.endswith(".jpg")).read_bytes()
+    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "odd.ppm").write_bytes(b"P3 2 2 255 1 2 3 4 5 x 7 8 9 1 2 3")
+    bad = [str(tmp_path / name) for name in ("no.png", "half.jpg", "odd.ppm", "none.png")]
+    alone = predict(made_images.winner, *files)
+    mixed = predict(made_images.winner, bad[0], *files[:2], bad[1], bad[2], *files[2:], bad[3])
+    assert (alone.returncode, alone.stderr, mixed.returncode) == (0, "", 2)
+    assert mixed.stdout == alone.stdout and mixed.stdout.count("\n") == len(files)
+    for line, file in zip(mixed.stderr.splitlines(), bad, strict=True):
+        assert line.startswith(f"error: {file} cannot be read as an image (")
+    none = predict(made_images.winner, bad[0], bad[2])
+    assert none.returncode == 2 and not none.stdout and none.stderr.count("\n") == 2
 
 
 def test_predicting_leaves_nothing_behind(made_images: Made, image_copy: Path) -> None:

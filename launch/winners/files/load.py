@@ -101,16 +101,23 @@ def main(arguments: list[str]) -> int:
     sys.path.insert(0, str(Path(__file__).parent))
     from preprocess import outputs, read  # type: ignore[import-not-found]
 
+    status = 0
+
+    def refuse(sentence: str) -> None:
+        nonlocal status
+        status = 2
+        print(f"error: {sentence}", file=sys.stderr)
+
     try:
         folder = Path(__file__).parent
         network = load(folder)
-        for names, inputs in read(arguments[1:], folder):
+        for names, inputs in read(arguments[1:], folder, refuse):
             with torch.no_grad():
                 found = network(*inputs)
             for line in outputs(names, found, folder):
                 print(line)
     except BrokenPipeError:
-        return 0
+        return status
     except (
         OSError,
         ImportError,
@@ -121,9 +128,8 @@ def main(arguments: list[str]) -> int:
         RuntimeError,
         SafetensorError,
     ) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        refuse(str(error))
+    return status
 
 
 if __name__ == "__main__":

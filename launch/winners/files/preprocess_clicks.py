@@ -5,11 +5,12 @@ import gzip
 import json
 import math
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import date
-from itertools import islice
+from io import TextIOWrapper
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,26 @@ from torch import Tensor
 
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 Value = int | float | str | None
+Refuse = Callable[[str], None]
 
 
-def read(files: Sequence[str], folder: Path, batch_size: int = 1024) -> Iterator[tuple[list[str], tuple[Tensor, ...]]]:
-    """(line numbers, (dense [N, D] float32, ids [N, F] int64)) of some lines at a time; "-" is standard input.
+def stop(sentence: str) -> None:
+    raise ValueError(sentence)
 
-    All lines of a file may lack the label, which is not looked at. Raises ValueError with file, line and field for a
-    bad cell.
+
+def read(files: Sequence[str], folder: Path, refuse: Refuse = stop) -> Iterator[tuple[list[str], tuple[Tensor, ...]]]:
+    """(line numbers, (dense [N, D] float32, ids [N, F] int64)) of some lines at a time, gzipped or not; "-" is standard
+    input. All lines of a file may lack the label, which is not looked at. refuse: is told of each that cannot be read.
     """
     how = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
     path = folder / "vocabulary.json"
     listed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     known = {name: {value: number for number, value in enumerate(values, 2)} for name, values in listed.items()}
-    for file in files:
-        with _opened(file) as lines:
-            rows = _rows(file, lines, how)
-            while chunk := list(islice(rows, batch_size)):
-                dense = [[dense_value(values, rule) for rule in how["dense"]] for _, values in chunk]
-                ids = [[row_of(values, rule, known) for rule in how["categories"]] for _, values in chunk]
-                yield [where for where, _ in chunk], (torch.tensor(dense, dtype=torch.float32), torch.tensor(ids))
-
-
-def _opened(file: str) -> Any:
-    """The lines of a text, gzipped or not."""
-    if file == "-":
-        return nullcontext(sys.stdin)
-    with open(file, "rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    return (gzip.open if zipped else open)(file, "rt", encoding="utf-8", errors="replace", newline="\n")
+    rows = chain.from_iterable(_rows(file, how, refuse) for file in files)
+    while chunk := list(islice(rows, 1024)):
+        dense = [[dense_value(values, rule) for rule in how["dense"]] for _, values in chunk]
+        ids = [[row_of(values, rule, known) for rule in how["categories"]] for _, values in chunk]
+        yield [where for where, _ in chunk], (torch.tensor(dense, dtype=torch.float32), torch.tensor(ids))
 
 
 def outputs(names: Sequence[str], probabilities: Tensor, folder: Path) -> list[str]:
@@ -53,60 +46,67 @@ def outputs(names: Sequence[str], probabilities: Tensor, folder: Path) -> list[s
     return [f"{value:.7g}" for value in probabilities.tolist()]
 
 
-def _rows(file: str, lines: Any, how: dict[str, Any]) -> Iterator[tuple[str, dict[str, Value]]]:
-    columns, order = how["columns"], None
-    for number, line in enumerate(lines, 1):
-        try:
-            cells = _cells(line.rstrip("\r\n").lstrip("\ufeff" if number == 1 else ""), how)
-        except csv.Error as error:
-            raise ValueError(f"{file}, line {number}: its quotation marks do not fit together ({error})") from None
-        if how["header"] and number == 1:
-            order = [next((c for c in columns if c["header"] == cell.strip()), None) for cell in cells]
-            continue
-        if order is None:  # the first line tells whether labels are there
-            order = columns if len(cells) == len(columns) else [c for c in columns if not c["label"]]
-        if len(cells) != len(order):
-            raise ValueError(f"{file}, line {number}: it has {len(cells)} cells, and {len(order)} are wanted")
-        values: dict[str, Value] = {}
-        for column, cell in zip(order, cells, strict=True):
-            if column is not None and not column["label"]:
+def _rows(file: str, how: dict[str, Any], refuse: Refuse) -> Iterator[tuple[str, dict[str, Value]]]:
+    try:
+        with open(0 if file == "-" else file, "rb", closefd=file != "-") as raw:
+            text = gzip.open(raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+            lines = enumerate(TextIOWrapper(text, "utf-8-sig", "replace", newline="\n"), 1)
+            first = list(islice(lines, 1 if how["header"] else 1000))
+            order = _order([line for _, line in first], how)
+            for number, line in lines if how["header"] else chain(first, lines):
                 try:
-                    values[column["name"]] = None if cell in how["missing"] else value_of(cell, column["kind"])
-                except (ValueError, OverflowError):
-                    named = f"field {column['header']} is {cell[:40]!r}"
-                    raise ValueError(f"{file}, line {number}: {named}, which is no {column['kind']} number") from None
-        missing = [c["header"] for c in columns if c["name"] not in values and not c["label"]]
-        if missing:
-            raise ValueError(f"{file}, line 1: the header has no field {missing[0]!r}")
-        yield f"{file}:{number}", values
+                    yield f"{file}:{number}", _values(_cells(line, how), order, how["missing"])
+                except (ValueError, csv.Error) as error:
+                    refuse(f"{file}, line {number}: {error}")
+    except (OSError, EOFError, LookupError, zlib.error, csv.Error) as error:
+        refuse(f"{file} cannot be read ({error})")
+
+
+def _order(first: Sequence[str], how: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """The column of each cell, None where it is not looked at: by the header, or by whether most lines have a label."""
+    inputs = {column["header"]: column for column in how["columns"] if not column["label"]}
+    if how["header"]:
+        names = [cell.strip() for line in first for cell in _cells(line, how)]
+        for name in (name for name in inputs if name not in names):
+            raise LookupError(f"its header, line 1, has no field {name!r}")
+        return [inputs.get(name) for name in names]
+    orders = [None if column["label"] else column for column in how["columns"]], list(inputs.values())
+    return max(orders, key=lambda order: sum(line.count(how["separator"]) + 1 == len(order) for line in first))
+
+
+def _values(cells: Sequence[str], order: Sequence[Any], missing: Sequence[str]) -> dict[str, Value]:
+    if len(cells) != len(order):
+        raise ValueError(f"it has {len(cells)} cells, and {len(order)} are wanted")
+    given = [(column, "" if cell in missing else cell) for column, cell in zip(order, cells, strict=True) if column]
+    return {column["name"]: value_of(cell, column["kind"], column["header"]) for column, cell in given}
 
 
 def _cells(line: str, how: dict[str, Any]) -> list[str]:
-    separator = how["separator"]
+    line, separator = line.rstrip("\r\n"), how["separator"]
     if how["quotes"] == "csv" and '"' in line:
-        return next(csv.reader([line], delimiter=separator, strict=True))
-    cells = line.split(separator)
-    return [cell.strip('"') for cell in cells] if how["quotes"] == "strip" else cells
+        try:
+            return next(csv.reader([line], delimiter=separator, strict=True))
+        except csv.Error as error:
+            raise csv.Error(f"its quotation marks do not fit together ({error})") from None
+    return [cell.strip('"') if how["quotes"] == "strip" else cell for cell in line.split(separator)]
 
 
-def value_of(cell: str, kind: str) -> Value:
-    """A cell as the training data read it; None is missing."""
+def value_of(cell: str, kind: str, field: str = "") -> Value:
+    """A cell as the training data read it; None is missing. Raises ValueError."""
     if cell == "" or kind == "text":
         return cell or None
-    if kind == "real":
-        if not re.fullmatch(NUMBER, cell) or not math.isfinite(float(cell)):
-            raise ValueError("no number")
-        return float(cell)
-    digits = "[0-9]+" if kind in ("unsigned", "hour", "rounded") else "[+-]?[0-9]+"
+    digits = NUMBER if kind in ("real", "rounded") else "[0-9]+" if kind in ("unsigned", "hour") else "[+-]?[0-9]+"
     if kind == "hex" or (kind == "decimal else hex" and not re.fullmatch("[0-9]+", cell)):
         digits = "[0-9a-fA-F]{1,8}"
-    if not re.fullmatch(NUMBER if kind == "rounded" else digits, cell):
-        raise ValueError("no number")
-    number = int(float(cell)) if kind == "rounded" else int(cell, 16 if "a-f" in digits else 10)
-    low, high = (0, 2**64) if kind in ("unsigned", "rounded") else (-(2**63), 2**63)
-    if not low <= number < high or (kind == "hour" and not (len(cell) == 8 and number % 100 < 24 and _day(number))):
-        raise ValueError("out of range")
-    return number
+    if re.fullmatch(digits, cell):
+        with suppress(ValueError, OverflowError):  # there is no such day, or it is infinite
+            if kind == "real" and math.isfinite(float(cell)):
+                return float(cell)
+            number = int(float(cell)) if digits == NUMBER else int(cell, 16 if "a-f" in digits else 10)
+            low, high = (0, 2**64) if kind in ("unsigned", "rounded") else (-(2**63), 2**63)
+            if low <= number < high and (kind != "hour" or (len(cell) == 8 and number % 100 < 24 and _day(number))):
+                return number
+    raise ValueError(f"field {field} is {cell[:40]!r}, which is no {kind} number")
 
 
 def squared_log(number: float) -> float:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,26 @@ from torch import Tensor
 SHOWN = 5
 
 
-def read(files: Sequence[str], folder: Path, batch_size: int = 32) -> Iterator[tuple[list[str], tuple[Tensor]]]:
-    """(names, images [N, 3, size, size]) of some files at a time. Raises ValueError for one that is no image."""
+def stop(sentence: str) -> None:
+    raise ValueError(sentence)
+
+
+def read(
+    files: Sequence[str], folder: Path, refuse: Callable[[str], None] = stop
+) -> Iterator[tuple[list[str], tuple[Tensor]]]:
+    """(names, images [N, 3, size, size]) of some files at a time. refuse: is told of each that cannot be read."""
     how = json.loads((folder / "preprocess.json").read_text(encoding="utf-8"))
-    for first in range(0, len(files), batch_size):
-        names = list(files[first : first + batch_size])
-        yield names, (torch.stack([image(name, how) for name in names]),)
+    good = _images(files, how, refuse)
+    while batch := list(islice(good, 32)):
+        yield [name for name, _ in batch], (torch.stack([pixels for _, pixels in batch]),)
+
+
+def _images(files: Sequence[str], how: dict[str, Any], refuse: Callable[[str], None]) -> Iterator[tuple[str, Tensor]]:
+    for name in files:
+        try:
+            yield name, image(name, how)
+        except ValueError as error:
+            refuse(str(error))
 
 
 def outputs(names: Sequence[str], logits: Tensor, folder: Path) -> list[str]:
@@ -45,7 +60,7 @@ def image(path: str | Path, how: dict[str, Any]) -> Tensor:
             width, height = file.size
             deep = file.mode == "I" or file.mode.startswith("I;16")  # grey of 16 bits, which convert("RGB") would clip
             content = file.convert("I" if deep else "RGB").tobytes()
-    except (OSError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of a damaged file, decoders raise anything
         raise ValueError(f"{path} cannot be read as an image ({error})") from None
     if deep:
         grey = torch.frombuffer(bytearray(content), dtype=torch.int32).view(1, height, width)
