@@ -44,6 +44,7 @@ __all__ = [
     "capped_cardinalities",
     "concatenated",
     "first_batches",
+    "folded",
     "open_clicks",
 ]
 
@@ -218,7 +219,7 @@ class _Collate:
     def __init__(self, split: ClickSplit, max_rows_per_table: int) -> None:
         _check_cap(max_rows_per_table)
         self._keys = [field.name for field in split.categorical_fields]
-        self._period = max_rows_per_table - 1
+        self._cap = max_rows_per_table
         self._large = [
             place for place, field in enumerate(split.categorical_fields) if 0 < max_rows_per_table < field.cardinality
         ]
@@ -226,12 +227,17 @@ class _Collate:
     def __call__(self, rows: ClickRows) -> ClickBatch:
         ids = rows.ids.astype(np.int64)
         for place in self._large:
-            ids[place] = np.where(ids[place] > 0, (ids[place] - 1) % self._period + 1, 0)
+            ids[place] = folded(ids[place], self._cap)
         return ClickBatch(
             torch.from_numpy(rows.dense.copy()),  # rows may be a view of what the split holds
             keyed_ids(self._keys, torch.from_numpy(ids)),
             torch.from_numpy(rows.labels.astype(np.float32)),
         )
+
+
+def folded(ids: Indices, cap: int) -> Indices:
+    """Ids of a field with more rows than the cap, as those of its capped table."""
+    return np.where(ids > 0, (ids - 1) % (cap - 1) + 1, 0)
 
 
 def _kept_rows(sizes: Sequence[int], kept: int) -> list[int]:

@@ -21,7 +21,7 @@ from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
 from subshot.launch.winners.export import quantised_handover, read_handover
-from subshot.launch.winners.handover import write_winner
+from subshot.launch.winners.handover import file_names, write_winner
 from subshot.launch.winners.weights import FILE_BYTES
 from subshot.train.run_dir import RunDir, replacing
 from subshot.train.winner_dir import WinnerDir
@@ -85,8 +85,8 @@ def export_one(folder: WinnerDir, out: Path | None, arguments: ExportArguments) 
         path = target.root.with_name(f"{target.root.name}.zip")
         with replacing(path) as temporary:
             with zipfile.ZipFile(temporary, "w") as archive:
-                for file in sorted(target.root.iterdir()):
-                    archive.write(file, f"{target.root.name}/{file.name}")
+                for name in file_names(target.root):
+                    archive.write(target.root / name, f"{target.root.name}/{name}")
         written.append(path)
     return written
 

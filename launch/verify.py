@@ -1,8 +1,9 @@
 """Check a winner's folder: python launch/verify.py WINNER
 
 Compares every file with its sha256, every field with what it must be, the costs with those counted again from the
-network, and the outputs of torch and onnxruntime with the golden ones. It needs no GPU, no DALI, no torchrec, and runs
-no code from the folder. The last line of standard output is the folder's digest, one sha256 for all of it.
+network, what preprocessing makes of raw inputs with what training's made of them, and the outputs of torch and
+onnxruntime with the golden ones. It needs no GPU, no DALI, no torchrec, and runs no code from the folder. The last line
+of standard output is the folder's digest, one sha256 for all of it.
 """
 
 from __future__ import annotations

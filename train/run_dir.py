@@ -246,6 +246,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             new.mkdir(parents=True)
             yield new
             for file in new.rglob("*"):
+                if file.is_dir():
+                    _sync_folder(file)
+                    continue
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
             _sync_folder(new)

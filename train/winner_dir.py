@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+RAW = "golden"
+"""The folder of raw inputs, inside a winner's."""
+PICTURES, LOG_LINES = ("wide.png", "tall.jpg", "deep.png"), ("rows.txt",)
+"""The raw inputs' names, of images and of clicks."""
+
 
 @dataclass(frozen=True)
 class WinnerDir:
@@ -59,6 +64,20 @@ class WinnerDir:
     def golden(self) -> Path:
         """A few inputs and the outputs for them, by the names that model.onnx gives them."""
         return self.root / "golden.npz"
+
+    def raw(self, name: str) -> Path:
+        """A raw input, by which the preprocessing is checked."""
+        return self.root / RAW / name
+
+    @property
+    def raw_json(self) -> Path:
+        """Which raw inputs there are, and what computed the values that are expected of them."""
+        return self.raw("raw.json")
+
+    @property
+    def raw_expected(self) -> Path:
+        """What preprocessing must make of the raw inputs."""
+        return self.raw("expected.safetensors")
 
     @property
     def provenance_json(self) -> Path:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+from torch import Tensor
+
 from subshot.data.click_formats import Published
+from subshot.data.click_lines import encoded_lines
 from subshot.data.click_serving import serving_rules, vocabularies
 from subshot.data.clicks import ClickSplit, PreparedClicks, open_clicks
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
@@ -74,6 +78,11 @@ class ClickData:
     def vocabularies(self) -> dict[str, list[Any]]:
         """Each field's values in the order of their ids; {} where ids are hashes."""
         return vocabularies(self.prepared.root, self._manifest())
+
+    def encoded(self, lines: bytes, max_rows: int) -> dict[str, Tensor]:
+        """Raw lines as the loaders would give them, were they rows of the log: dense [N, D] float32, ids [N, F]."""
+        dense, ids = encoded_lines(self.prepared.root, self._manifest(), lines, max_rows)
+        return {"dense": torch.from_numpy(dense), "ids": torch.from_numpy(ids)}
 
     def _manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((self.prepared.root / "manifest.json").read_text(encoding="utf-8"))

@@ -11,12 +11,16 @@ from subshot.data.batch import ClickBatch
 from subshot.launch.clicks.data import ClickData
 from subshot.launch.winners.handover import Handover
 from subshot.launch.winners.provenance import provenance_of
+from subshot.launch.winners.raw import RawInputs
+from subshot.launch.winners.raw_lines import log_lines
+from subshot.launch.winners.schema import BY_TRAINING
 from subshot.launch.winners.served_clicks import served
 from subshot.launch.winners.space import CLICKS, architecture_of, click_space_settings
 from subshot.supernet.nasrec import NasrecSpace
 from subshot.supernet.space import Genotype
 from subshot.train.run_dir import RunDir
 from subshot.train.tables import Tables
+from subshot.train.winner_dir import LOG_LINES
 
 
 def click_handover(
@@ -37,12 +41,14 @@ def click_handover(
     with torch.no_grad():
         expected = torch.sigmoid(network((sample.dense.cpu(), tables(sample).cpu())))
     ids = sample.sparse.values().view(len(names), -1).t().contiguous().cpu().to(torch.int64)
-    rules = data.serving(max_rows)
+    rules, vocabulary = data.serving(max_rows), data.vocabularies()
+    lines = log_lines(rules, vocabulary)
     return Handover(
         network=served(network, tables.weights(), names),
         inputs={"dense": sample.dense.cpu(), "ids": ids},
         output="probabilities",
         expected=expected,
+        raw=RawInputs({LOG_LINES[0]: lines}, data.encoded(lines, max_rows), BY_TRAINING),
         architecture=architecture_of(
             CLICKS, space, click_space_settings(space, layer_norm), genotype, space.cost(genotype, layer_norm)
         ),
@@ -54,5 +60,5 @@ def click_handover(
         },
         metrics=metrics,
         provenance=provenance_of(run),
-        vocabulary=data.vocabularies(),
+        vocabulary=vocabulary,
     )

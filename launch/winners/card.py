@@ -33,8 +33,8 @@ def model_card(
         '`from load import load; network = load("this/folder")`. `model.onnx` runs in onnxruntime and has a dynamic '
         "batch; `model.pt2` is the same for `torch.export.load`, which can run code: load only one that you have "
         "exported yourself. "
-        "`sha256sum -c SHA256SUMS` tells whether anything was changed; `launch/verify.py` of subshot also runs the "
-        "network.",
+        "`sha256sum -c SHA256SUMS` tells whether anything was changed; `launch/verify.py` of subshot also preprocesses "
+        "the raw inputs in `golden/` and runs the network.",
         "",
         "## Network",
         "",

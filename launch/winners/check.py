@@ -1,4 +1,5 @@
-"""Whether a winner's folder is what it says: hashes, fields, costs, and the outputs of torch and onnxruntime.
+"""Whether a winner's folder is what it says: hashes, fields, costs, what preprocessing makes of raw inputs, and the
+outputs of torch and onnxruntime.
 
 Nothing in the folder is run: not load.py, whose network this builds with subshot's own copy of it, and not model.pt2,
 which torch.export.load may unpickle; only the weights inside that are compared.
@@ -34,6 +35,8 @@ from subshot.launch.winners.files.load import Network
 from subshot.launch.winners.network_program import count_macs
 from subshot.launch.winners.programs import MAX_DIFFERENCE, run_onnx
 from subshot.launch.winners.provenance import config_digest
+from subshot.launch.winners.raw import read_raw
+from subshot.launch.winners.raw_check import check_raw
 from subshot.launch.winners.served_clicks import table_name
 from subshot.launch.winners.space import CLICKS, IMAGES, cost_of, space_of
 from subshot.supernet.space import describe, from_named_choices, named_choices, network_hash
@@ -65,6 +68,7 @@ def _checks(root: Path) -> Iterator[str]:
     names = check_hashes(folder)
     yield f"{len(names)} files have the sha256 that SHA256SUMS lists, and there are no others"
     records = read_records(folder)
+    raw = read_raw(folder, records)
     yield "the fields of every JSON file are what they should be"
     yield check_code(folder, records)
     content = Content(folder, records, read_weights(folder, records["network.json"]), read_golden(folder, records))
@@ -72,6 +76,7 @@ def _checks(root: Path) -> Iterator[str]:
     yield check_words(content)
     yield check_costs(content)
     yield check_interface(content)
+    yield check_raw(folder, records, raw)
     yield check_torch(content)
     yield check_onnx(content)
     yield check_pt2(content)

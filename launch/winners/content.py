@@ -24,10 +24,10 @@ from subshot.launch.winners.schema import ARCHITECTURE, VOCABULARY, require_sche
 from subshot.launch.winners.space import CLICKS, IMAGES
 from subshot.launch.winners.weights import weight_files
 from subshot.train.run_dir import RunDir, file_digest, read_json
-from subshot.train.winner_dir import WinnerDir
+from subshot.train.winner_dir import LOG_LINES, PICTURES, RAW, WinnerDir
 
 T = TypeVar("T")
-LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")
+LINE = re.compile(rf"([0-9a-f]{{64}})  ((?:{RAW}/)?[A-Za-z0-9][A-Za-z0-9._-]*)")
 WEIGHTS = re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors")
 GOLDEN_BYTES = 2**28
 
@@ -69,8 +69,9 @@ def check_hashes(folder: WinnerDir) -> list[str]:
         listed[found[2]] = found[1]
     if not text.endswith("\n"):
         raise ValueError(f"{path} is cut off in its last line")
-    known = {value.name for value in vars_of(folder)} | {f"{folder.onnx.name}.data"}
-    present = sorted(each.name for each in folder.root.iterdir())
+    paths = [*vars_of(folder), *map(folder.raw, PICTURES + LOG_LINES)]
+    known = {path.relative_to(folder.root).as_posix() for path in paths} | {f"{folder.onnx.name}.data"}
+    present = _present(folder)
     if "__pycache__" in present:
         raise ValueError(
             f"delete {folder.root / '__pycache__'}, which Python makes; it is no part of a winner's folder"
@@ -87,6 +88,14 @@ def check_hashes(folder: WinnerDir) -> list[str]:
         if file_digest(file) != digest:
             raise ValueError(f"{file} was changed: its sha256 is not the one in SHA256SUMS")
     return list(listed)
+
+
+def _present(folder: WinnerDir) -> list[str]:
+    """Names in the folder; of what lies in golden/, with that before them."""
+    raw = folder.root / RAW
+    inside = list(raw.iterdir()) if raw.is_dir() and not raw.is_symlink() else None
+    names = [path.name for path in folder.root.iterdir() if inside is None or path.name != RAW]
+    return sorted([*names, *(f"{RAW}/{path.name}" for path in inside or ())])
 
 
 def read_records(folder: WinnerDir) -> dict[str, Any]:

@@ -14,28 +14,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subshot.launch.winners.content import check_hashes, golden_output, read_golden, read_records, read_weights
+from subshot.launch.winners.content import check_hashes, golden_output, read_golden, read_records, read_weights, told
 from subshot.launch.winners.files.load import Network
 from subshot.launch.winners.handover import Handover
+from subshot.launch.winners.raw import read_raw
+from subshot.launch.winners.raw_check import check_raw, raw_by_itself
 from subshot.launch.winners.served_clicks import Int8Table
-from subshot.train.winner_dir import WinnerDir
+from subshot.train.winner_dir import RAW, WinnerDir
 
 Call = list[Any]
 
 
 def read_handover(folder: WinnerDir) -> Handover:
-    """What the folder holds, its network in evaluation mode. Raises ValueError where it is not whole."""
+    """What the folder holds, its network in evaluation mode. Raises ValueError where it is not whole.
+
+    A folder of an earlier version, which has no raw inputs, gets some, and what its own preprocessing makes of them.
+    """
     check_hashes(folder)
     records = read_records(folder)
     program = records["network.json"]
     network = Network(program, read_weights(folder, program)).eval()
     golden = {name: torch.from_numpy(value) for name, value in read_golden(folder, records).items()}
     output = golden_output(records)
+    if (folder.root / RAW).exists():
+        raw = read_raw(folder, records)
+        check_raw(folder, records, raw)
+    else:
+        raw = told(lambda: raw_by_itself(folder, records), f"{folder.preprocess_json} cannot be followed")
     return Handover(
         network=network,
         inputs={name: golden[name] for name in program["inputs"]},
         output=output,
         expected=golden[output],
+        raw=raw,
         architecture=records["architecture.json"],
         preprocess=records["preprocess.json"],
         labels=records["labels.json"],

@@ -19,6 +19,7 @@ from subshot.launch.winners.files import LOAD, load, preprocess_source
 from subshot.launch.winners.latency import measure_latency
 from subshot.launch.winners.network_program import as_program, as_text, exported
 from subshot.launch.winners.programs import MAX_DIFFERENCE, run_onnx, run_pt2, write_onnx, write_pt2
+from subshot.launch.winners.raw import RawInputs, write_raw
 from subshot.launch.winners.space import IMAGES
 from subshot.launch.winners.weights import FILE_BYTES, write_weights
 from subshot.train.run_dir import file_digest, replacing_folder, write_json
@@ -30,14 +31,15 @@ class Handover:
     """What a domain says of a network.
 
     network: on the CPU, in evaluation mode; its state is what the folder holds. inputs: a few, by name, in the order of
-    the network's arguments; with expected, the outputs for them, they become golden.npz. The dicts become the
-    JSON files of their names.
+    the network's arguments; with expected, the outputs for them, they become golden.npz. raw: becomes golden/. The
+    dicts become the JSON files of their names.
     """
 
     network: nn.Module
     inputs: Mapping[str, Tensor]
     output: str
     expected: Tensor
+    raw: RawInputs
     architecture: dict[str, Any]
     preprocess: dict[str, Any]
     labels: dict[str, Any]
@@ -61,6 +63,7 @@ def write_winner(folder: WinnerDir, given: Handover, file_bytes: int = FILE_BYTE
             new.vocabulary_json.write_text(json.dumps(given.vocabulary) + "\n", encoding="utf-8")
         arrays = {name: value.numpy() for name, value in given.inputs.items()}
         np.savez(new.golden, **arrays, **{given.output: given.expected.numpy()})  # type: ignore[arg-type]
+        write_raw(new, given.raw)
         differences = write_network(new, given, file_bytes)
         write_json(new.metrics_json, given.metrics | differences)
         latency = measure_latency(given.network, given.inputs, new.onnx, given.output)
@@ -107,7 +110,12 @@ def _distance(found: Tensor, wanted: Tensor) -> float:
 
 def checksums(folder: Path) -> str:
     """The text of SHA256SUMS: a line for each file, in the order of their names."""
-    return "".join(f"{file_digest(path)}  {path.name}\n" for path in sorted(folder.iterdir()) if path.is_file())
+    return "".join(f"{file_digest(folder / name)}  {name}\n" for name in file_names(folder))
+
+
+def file_names(folder: Path) -> list[str]:
+    """Of all files, those in golden/ with that before them."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def winner_digest(folder: WinnerDir) -> str:

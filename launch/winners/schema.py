@@ -10,6 +10,7 @@ from jsonschema.exceptions import best_match
 
 from subshot.launch.winners.files.load import OPERATIONS
 from subshot.launch.winners.space import CLICKS, IMAGES, SCHEMA_VERSION
+from subshot.train.winner_dir import LOG_LINES, PICTURES
 
 Schema = dict[str, Any]
 
@@ -196,6 +197,18 @@ PROVENANCE = _record(
         "randomness": TEXT,
     }
 )
+BY_DALI, BY_TRAINING, BY_ITSELF = (
+    "DALI's evaluation pipeline",
+    "the encoder of prepared logs",
+    "preprocess.py itself, when the folder was written again",
+)
+"""What may have computed the values that are expected of raw inputs."""
+
+
+def raw_schema(task: str) -> Schema:
+    """Of golden/raw.json, which folders of earlier versions lack."""
+    names, by = (PICTURES, BY_DALI) if task == IMAGES else (LOG_LINES, BY_TRAINING)
+    return _record({"files": {"const": list(names)}, "expected_by": {"enum": [by, BY_ITSELF]}})
 
 
 def _is_whole(_: Any, value: Any) -> bool:

@@ -232,7 +232,7 @@ def test_the_winner_serves_what_was_measured(work: Path, retrained: RunDir) -> N
     np.testing.assert_array_equal(logits["labels"], np.concatenate([block.read().labels for block in test.blocks]))
     kept = read_json(folder.preprocess_json)
     assert kept["protocol"] == "nasrec" and len(kept["categories"]) == 26
-    assert len(list(check_winner(folder.root))) == 10
+    assert len(list(check_winner(folder.root))) == 11
     assert read_json(folder.architecture_json)["choices"]["b3.dense_op"] in ("fc", "dot_product", "gating", "sum")
 
 

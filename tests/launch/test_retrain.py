@@ -52,12 +52,18 @@ def retrain_with(patch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> in
 
 def test_folders_are_whole(run: RunDir) -> None:
     assert run.winner_names() == ["1", "random-1"]
-    files = {path.name for path in run.winner("1").root.iterdir()}
+    root = run.winner("1").root
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     assert files == {
         "MODEL_CARD.md",
         "SHA256SUMS",
         "architecture.json",
         "golden.npz",
+        "golden/deep.png",
+        "golden/expected.safetensors",
+        "golden/raw.json",
+        "golden/tall.jpg",
+        "golden/wide.png",
         "labels.json",
         "latency.json",
         "load.py",
@@ -71,7 +77,7 @@ def test_folders_are_whole(run: RunDir) -> None:
         "provenance.json",
     }
     assert {row["batch"] for row in read_json(run.winner("1").latency_json)} == {1, 32}
-    assert len(list(check_winner(run.winner("1").root))) == 10
+    assert len(list(check_winner(root))) == 11
     left = [path.name for path in run.winners.iterdir() if path.name.startswith(".")]
     assert not left and not list(run.checkpoints.glob("retrain-*"))
 

@@ -27,7 +27,7 @@ from subshot.launch.winners.files import preprocess_clicks, preprocess_images
 from subshot.launch.winners.files.load import load
 
 Made = Any  # of conftest.py
-CHECKS = 10
+CHECKS = 11
 
 ALONE = """
 import importlib.abc, sys

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 Value = int | float | str | None
 Refuse = Callable[[str], None]
 

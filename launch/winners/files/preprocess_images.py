@@ -47,7 +47,18 @@ def outputs(names: Sequence[str], logits: Tensor, folder: Path) -> list[str]:
 
 
 def image(path: str | Path, how: dict[str, Any]) -> Tensor:
-    """[3, size, size] float32: shorter side to round(size / crop_ratio), the central square of that, normalised.
+    """[3, size, size] float32: what the network takes."""
+    return normalised(levels(path, how), how)
+
+
+def normalised(grey: Tensor, how: dict[str, Any]) -> Tensor:
+    """grey: [3, H, W] uint8."""
+    mean, std = (torch.tensor(how[name]).view(3, 1, 1) for name in ("mean", "std"))
+    return (grey.float() * how["scale"] - mean) / std
+
+
+def levels(path: str | Path, how: dict[str, Any]) -> Tensor:
+    """[3, size, size] uint8: shorter side to round(size / crop_ratio), the central square of that.
 
     Needs Pillow. The filter is triangular, as wide as the image shrinks; EXIF's orientation is not looked at.
     """
@@ -72,9 +83,7 @@ def image(path: str | Path, how: dict[str, Any]) -> Tensor:
     sides = down if height <= width else across
     rows, columns = (_filter(n, side, size) for n, side in zip((height, width), sides, strict=True))
     resized_channels = [rows @ channel.double() @ columns.t() for channel in pixels]  # one at a time, for memory
-    levels = torch.stack(resized_channels).round().clamp(0, 255).float() * how["scale"]
-    mean, std = (torch.tensor(how[name]).view(3, 1, 1) for name in ("mean", "std"))
-    return (levels - mean) / std
+    return torch.stack(resized_channels).round().clamp(0, 255).to(torch.uint8)
 
 
 def _filter(count: int, resized: int, size: int) -> Tensor:
