@@ -38,6 +38,7 @@ from subshot.launch.correlation.benchmark_scores import (
 )
 from subshot.launch.correlation.run import CorrelateRunArguments, correlate_run
 from subshot.launch.job import claimed_by_main
+from subshot.launch.options import at_least
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.retrain import patience_minutes
@@ -106,10 +107,7 @@ def check(arguments: CorrelateArguments) -> None:
     """Raises ValueError for what can be refused before anything is read."""
     if arguments.benchmark not in BENCHMARKS:
         raise ValueError(unknown(arguments.benchmark))
-    for name, least in (("sample", 0), ("seed", 0), ("batch_size", 1), ("top", 0), ("resamples", 1), ("threads", 1)):
-        value = getattr(arguments, name)
-        if value < least:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be {least} or more")
+    at_least("--", arguments, sample=0, seed=0, batch_size=1, top=0, resamples=1, threads=1)
     if arguments.seed >= 2**63:
         raise ValueError(f"--seed is {arguments.seed}; it must be below 2^63")
     if arguments.out is not None and arguments.out.exists() and not arguments.out.is_dir():

@@ -17,6 +17,7 @@ from typing import Literal
 import tyro
 
 from subshot.launch.cli import go_on, run_command
+from subshot.launch.options import at_least
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.started import program
@@ -48,8 +49,7 @@ class ExportArguments:
 def export(arguments: ExportArguments) -> list[Path]:
     """Returns what was written."""
     root, out = arguments.winner, arguments.out
-    if arguments.file_mib < 1:
-        raise ValueError(f"--file-mib is {arguments.file_mib}; it must be 1 or more")
+    at_least("--", arguments, file_mib=1)
     names = RunDir(root).winner_names()
     if names:
         if out is not None or arguments.tables != "float32":

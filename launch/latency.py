@@ -46,6 +46,7 @@ from subshot.launch.latency_tables.measure import (
     runtime_version,
 )
 from subshot.launch.latency_tables.table import table_record
+from subshot.launch.options import at_least
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.presets import PRESETS
@@ -89,9 +90,7 @@ class LatencyArguments:
     """Of the networks and of the order of turns."""
 
     def __post_init__(self) -> None:
-        for name, least in (("networks", 8), ("coarse", 1), ("classes", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be {least} or more")
+        at_least("--", self, networks=8, coarse=1, classes=1, seed=0)
 
 
 @dataclass(frozen=True)

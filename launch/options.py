@@ -1,4 +1,4 @@
-"""Words of the command line that can only be one of a few: the nearest of them for a mistyped one."""
+"""What options may be: the least of a number, and the nearest of a few words for a mistyped one."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ def require_choices(kind: type, arguments: Sequence[str]) -> None:
         for value in after if several else after[:1]:
             if value not in words:
                 raise ValueError(f"{name} is {value!r}; {nearest(value, words)}")
+
+
+def at_least(prefix: str, settings: object, **least: int) -> None:
+    """Raises ValueError for the first field that is given (not None) and below its least value. prefix: of the fields'
+    names as the user writes them, `retrain.`, or `--` of options."""
+    for name, value in least.items():
+        given = getattr(settings, name)
+        if given is not None and given < value:
+            written = name.replace("_", "-") if prefix.startswith("--") else name
+            raise ValueError(f"{prefix}{written} is {given}; it must be {value} or more")
 
 
 def _choices(kind: Any, prefix: str) -> list[tuple[str, tuple[list[str], bool]]]:

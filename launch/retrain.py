@@ -29,6 +29,7 @@ from subshot.launch.domain import (
 )
 from subshot.launch.job import claimed_by_main, job
 from subshot.launch.manifest import element_of, freeze
+from subshot.launch.options import at_least
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.report import write_report
@@ -67,10 +68,7 @@ class RetrainArguments:
     step, and 1440 for CTR, where one may wait while another trains a whole network."""
 
     def __post_init__(self) -> None:
-        for name, least in (("top", 1), ("controls", 0), ("seeds", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"--{name} is {value}; it must be {least} or more")
+        at_least("--", self, top=1, controls=0, seeds=1)
 
 
 def open_finished(

@@ -25,6 +25,7 @@ from subshot.launch.clicks.config import ClickConfig
 from subshot.launch.config import RunConfig, TrainingFreeConfig, VisionConfig
 from subshot.launch.domain import Domain, Scorer, changes_since_begun, open_domain, read_config, require_accepted
 from subshot.launch.job import claimed_by_main, job
+from subshot.launch.options import at_least
 from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.run_log import RunLog
@@ -57,9 +58,7 @@ class ScoreArguments:
     """How long a process that has scored its part waits for the others."""
 
     def __post_init__(self) -> None:
-        for name in ("population", "of"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be 1 or more")
+        at_least("--", self, population=1, of=1)
         if self.index is not None and not 0 <= self.index < self.of:
             raise ValueError(f"--index is {self.index}; with --of {self.of} there are shares 0 to {self.of - 1}")
 

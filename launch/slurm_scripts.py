@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subshot.launch.manifest import LEAST_SAMPLE, MOST_SAMPLE
+from subshot.launch.options import at_least
 from subshot.train.run_dir import RunDir
 
 SEARCH, SCORE, RETRAIN, REST = "search", "score", "retrain", "retrain-rest"
@@ -68,10 +69,7 @@ class SlurmConfig:
     def __post_init__(self) -> None:
         least = {"nodes": 1, "processes_per_node": 0, "gpus_per_node": 0, "gpus_per_element": -1, "cpus_per_task": 0}
         least |= {"grace_seconds": 1, "at_once": 1, "top": 1, "controls": 0, "seeds": 1, "population": 0, "shares": 1}
-        for name, value in (least | {"max_requeues": 0, "correlate": 0, "correlate_seeds": 1}).items():
-            given = getattr(self, name)
-            if given is not None and given < value:
-                raise ValueError(f"{option(name)} is {given}; it must be {value} or more")
+        at_least("--slurm.", self, **least, max_requeues=0, correlate=0, correlate_seeds=1)
         if self.correlate and not LEAST_SAMPLE <= self.correlate <= MOST_SAMPLE:
             raise ValueError(
                 f"{option('correlate')} is {self.correlate}; it must be 0, or {LEAST_SAMPLE} to {MOST_SAMPLE}"

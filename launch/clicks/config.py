@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 
+from subshot.launch.options import at_least
 from subshot.search.evolution import EvolutionConfig
 from subshot.train.recipe import Recipe
-
-
-def at_least(section: str, config: Any, **least: int) -> None:
-    """Raises ValueError for the first field that is below its least value."""
-    for name, value in least.items():
-        if getattr(config, name) < value:
-            raise ValueError(f"{section}.{name} is {getattr(config, name)}; it must be {value} or more")
 
 
 def require_honoured(section: str, recipe: Recipe) -> None:
@@ -55,7 +49,7 @@ class ClickBatchesConfig:
     """Rows that are scored at a time."""
 
     def __post_init__(self) -> None:
-        at_least("batches", self, batch_size=1, num_shards=1, eval_batch_size=1)
+        at_least("batches.", self, batch_size=1, num_shards=1, eval_batch_size=1)
         if self.batch_size % self.num_shards:
             raise ValueError(
                 f"batches.batch_size {self.batch_size} must be a multiple of batches.num_shards {self.num_shards}"
@@ -96,7 +90,7 @@ class ClickWarmupConfig:
             raise ValueError(f"warmup.fraction is {self.fraction}; it must be in [0, 1]")
         if not 0.0 <= self.full_path_share <= 1.0:
             raise ValueError(f"warmup.full_path_share is {self.full_path_share}; it must be in [0, 1]")
-        at_least("warmup", self, stuck_steps=1, checkpoint_steps=1)
+        at_least("warmup.", self, stuck_steps=1, checkpoint_steps=1)
         require_honoured("warmup", self.recipe)
 
 
@@ -128,7 +122,7 @@ class ClickScoreConfig:
     """one_shot: batches of eval_batch_size of the validation split; 0 for all."""
 
     def __post_init__(self) -> None:
-        at_least("score", self, batches=2, population=2, tune_steps=0, tune_batches=1, validation_batches=0)
+        at_least("score.", self, batches=2, population=2, tune_steps=0, tune_batches=1, validation_batches=0)
 
 
 @dataclass(frozen=True)
@@ -167,7 +161,7 @@ class ClickRetrainConfig:
     """Of a table; 0: full size."""
 
     def __post_init__(self) -> None:
-        at_least("retrain", self, batch_size=1, top=1, controls=0, seeds=1, max_rows=0)
+        at_least("retrain.", self, batch_size=1, top=1, controls=0, seeds=1, max_rows=0)
         require_honoured("retrain", self.recipe)
         for rate in self.learning_rates:
             if not rate > 0.0:

@@ -23,6 +23,7 @@ from subshot.launch.clicks.space import make_click_space
 from subshot.launch.clicks.warmup import load, save, warm_up
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.manifest import Element, Manifest
+from subshot.launch.options import at_least
 from subshot.launch.run_log import RunLog
 from subshot.search.objectives import Limit
 from subshot.search.rejection import CostLimit, RejectionSampler
@@ -69,8 +70,7 @@ def require_usable(config: ClickConfig, data: ClickData) -> None:
     wanted, dataset = config.preset.rsplit("-", 1)[-1], data.prepared.dataset
     if wanted in get_args(Dataset) and wanted != dataset:
         raise ValueError(f"the preset {config.preset} is for {wanted}, and {data.prepared.root} holds {dataset}")
-    if config.seed < 0:
-        raise ValueError(f"seed is {config.seed}; it must be 0 or more")
+    at_least("", config, seed=0)
     for name in SPLITS:
         split = data.split(name)
         if not 0.0 < split.base_rate < 1.0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -15,6 +16,8 @@ from subshot.launch.clicks.config import (
 )
 from subshot.search.evolution import EvolutionConfig
 from subshot.train.recipe import Recipe
+
+NasrecName = Literal["nasrec-small", "nasrec-full"]
 
 NASREC_EVOLUTION = EvolutionConfig(
     budget=2048,
@@ -71,7 +74,7 @@ def clicks() -> ClickConfig:
     )
 
 
-def _nasrec(preset: str, space: Literal["nasrec-small", "nasrec-full"], batch_size: int) -> ClickConfig:
+def _nasrec(preset: str, space: NasrecName, batch_size: int) -> ClickConfig:
     rate = {"nasrec-small": 0.10, "nasrec-full": 0.16}[space]
     if preset == "nasrec-full-avazu":
         rate = 0.20
@@ -121,70 +124,38 @@ def nasrec_tiny() -> ClickConfig:
     )
 
 
-def nasrec_small_criteo() -> ClickConfig:
-    """NASRec-Small on Criteo Kaggle, warm-up on 1 % of the rows.
+PUBLISHED_LOGS = {"criteo": ("Criteo Kaggle", 512), "avazu": ("Avazu", 512), "kdd12": ("KDD Cup 2012 track 2", 1024)}
+"""The name of each, and the rows of a step."""
 
-    Command: torchrun --nproc-per-node 2 launch/search.py nasrec-small-criteo --data PREPARED --run-dir runs/criteo
+
+def _published(space: NasrecName, log: str, sample: str = "", result: str = "") -> Callable[[], ClickConfig]:
+    """The preset of a space on a published log. result: what was measured on a sample of so many training rows."""
+    preset, name = f"{space}-{log}", {"nasrec-small": "NASRec-Small", "nasrec-full": "NASRec-Full"}[space]
+    title, batch_size = PUBLISHED_LOGS[log]
+
+    def make() -> ClickConfig:
+        return _nasrec(preset, space, batch_size)
+
+    smaller = f"On a sample of {sample} training rows, with other settings, measured: {result} (docs/log.md)."
+    make.__doc__ = f"""{name} on {title}, warm-up on 1 % of the rows.
+
+    Command: torchrun --nproc-per-node 2 launch/search.py {preset} --data PREPARED --run-dir runs/{log}
     Hardware: a GPU; 2 CPU cores suffice for samples of the log alone. --dry-run says what memory the tables take.
     Time: not measured on the whole log; --dry-run times some steps and says.
-    Result: not measured on the whole log. On a sample of 6,400 training rows, with other settings, measured: log loss
-    0.509 to 0.549, worse than logistic regression's 0.481 (docs/log.md).
+    Result: {f"not measured on the whole log. {smaller}" if sample else "not measured."}
     """
-    return _nasrec("nasrec-small-criteo", "nasrec-small", 512)
+    return make
 
 
-def nasrec_full_criteo() -> ClickConfig:
-    """NASRec-Full on Criteo Kaggle, warm-up on 1 % of the rows.
-
-    Command: torchrun --nproc-per-node 2 launch/search.py nasrec-full-criteo --data PREPARED --run-dir runs/criteo
-    Hardware: a GPU; 2 CPU cores suffice for samples of the log alone. --dry-run says what memory the tables take.
-    Time: not measured on the whole log; --dry-run times some steps and says.
-    Result: not measured.
-    """
-    return _nasrec("nasrec-full-criteo", "nasrec-full", 512)
-
-
-def nasrec_small_avazu() -> ClickConfig:
-    """NASRec-Small on Avazu, warm-up on 1 % of the rows.
-
-    Command: torchrun --nproc-per-node 2 launch/search.py nasrec-small-avazu --data PREPARED --run-dir runs/avazu
-    Hardware: a GPU; 2 CPU cores suffice for samples of the log alone. --dry-run says what memory the tables take.
-    Time: not measured on the whole log; --dry-run times some steps and says.
-    Result: not measured on the whole log. On a sample of 6,400 training rows, with other settings, measured: log loss
-    0.424 to 0.431, at best level with logistic regression's 0.424 (docs/log.md).
-    """
-    return _nasrec("nasrec-small-avazu", "nasrec-small", 512)
-
-
-def nasrec_full_avazu() -> ClickConfig:
-    """NASRec-Full on Avazu, warm-up on 1 % of the rows.
-
-    Command: torchrun --nproc-per-node 2 launch/search.py nasrec-full-avazu --data PREPARED --run-dir runs/avazu
-    Hardware: a GPU; 2 CPU cores suffice for samples of the log alone. --dry-run says what memory the tables take.
-    Time: not measured on the whole log; --dry-run times some steps and says.
-    Result: not measured.
-    """
-    return _nasrec("nasrec-full-avazu", "nasrec-full", 512)
-
-
-def nasrec_small_kdd12() -> ClickConfig:
-    """NASRec-Small on KDD Cup 2012 track 2, warm-up on 1 % of the rows.
-
-    Command: torchrun --nproc-per-node 2 launch/search.py nasrec-small-kdd12 --data PREPARED --run-dir runs/kdd12
-    Hardware: a GPU; 2 CPU cores suffice for samples of the log alone. --dry-run says what memory the tables take.
-    Time: not measured on the whole log; --dry-run times some steps and says.
-    Result: not measured on the whole log. On a sample of 25,568 training rows, with other settings, measured: log loss
-    0.422 to 0.434, not told apart from logistic regression's 0.426 (docs/log.md).
-    """
-    return _nasrec("nasrec-small-kdd12", "nasrec-small", 1024)
-
-
-def nasrec_full_kdd12() -> ClickConfig:
-    """NASRec-Full on KDD Cup 2012 track 2, warm-up on 1 % of the rows.
-
-    Command: torchrun --nproc-per-node 2 launch/search.py nasrec-full-kdd12 --data PREPARED --run-dir runs/kdd12
-    Hardware: a GPU; 2 CPU cores suffice for samples of the log alone. --dry-run says what memory the tables take.
-    Time: not measured on the whole log; --dry-run times some steps and says.
-    Result: not measured.
-    """
-    return _nasrec("nasrec-full-kdd12", "nasrec-full", 1024)
+nasrec_small_criteo = _published(
+    "nasrec-small", "criteo", "6,400", "log loss 0.509 to 0.549, worse than logistic regression's 0.481"
+)
+nasrec_full_criteo = _published("nasrec-full", "criteo")
+nasrec_small_avazu = _published(
+    "nasrec-small", "avazu", "6,400", "log loss 0.424 to 0.431, at best level with logistic regression's 0.424"
+)
+nasrec_full_avazu = _published("nasrec-full", "avazu")
+nasrec_small_kdd12 = _published(
+    "nasrec-small", "kdd12", "25,568", "log loss 0.422 to 0.434, not told apart from logistic regression's 0.426"
+)
+nasrec_full_kdd12 = _published("nasrec-full", "kdd12")

@@ -34,6 +34,7 @@ from subshot.launch.manifest import (
     is_finished,
     read_manifest,
 )
+from subshot.launch.options import at_least
 from subshot.launch.report import write_report
 from subshot.launch.reports.honesty import as_text
 from subshot.launch.retrain import open_finished
@@ -79,10 +80,7 @@ class CorrelateRunArguments:
     def __post_init__(self) -> None:
         if self.sample is not None and not LEAST_SAMPLE <= self.sample <= MOST_SAMPLE:
             raise ValueError(f"--sample is {self.sample}; it must be {LEAST_SAMPLE} to {MOST_SAMPLE}")
-        for name in ("seeds", "resamples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} is {value}; it must be 1 or more")
+        at_least("--", self, seeds=1, resamples=1)
 
 
 def correlate_run(arguments: CorrelateRunArguments, names: Sequence[str], world: World) -> None:

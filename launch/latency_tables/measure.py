@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from subshot.launch.environment import processor_name
+from subshot.launch.options import at_least
 from subshot.launch.winners.programs import open_onnx, quiet_exporter
 
 Program = Callable[[], None]
@@ -44,10 +45,7 @@ class MeasureConfig:
     """Timed calls of a program in one of its turns."""
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("threads", 1), ("rounds", 2), ("calls", 1)):
-            if getattr(self, name) < least:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} is {getattr(self, name)}; it must be {least} or more")
+        at_least("--", self, batch_size=1, threads=1, rounds=2, calls=1)
         if self.device == "cuda" and self.runtime != "torch":
             raise ValueError("onnxruntime is measured on the CPU alone; for a GPU add --runtime torch")
         if self.device == "cuda" and not torch.cuda.is_available():

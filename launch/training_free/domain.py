@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,20 @@ from typing import Any
 from subshot.launch.config import TrainingFreeConfig
 from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.manifest import Element, Manifest
+from subshot.launch.options import at_least
 from subshot.launch.run_log import RunLog
 from subshot.launch.training_free.scoring import make_scorer, require_scorable
 from subshot.launch.training_free.space import BenchmarkNetworks, benchmark_builder, initialised
 from subshot.launch.vision.correlation import ImageTrainings
 from subshot.launch.vision.parts import fingerprint_of, scan_images
-from subshot.launch.vision.retrain import planned, retrain
+from subshot.launch.vision.retrain import Retraining, planned, retrain
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir
 
 
 def require_honoured(config: TrainingFreeConfig) -> None:
     """Raises ValueError for settings of retraining that these networks would silently ignore."""
-    if config.seed < 0:
-        raise ValueError(f"seed is {config.seed}; it must be 0 or more")
+    at_least("", config, seed=0)
     if config.retrain.construction != "torch":
         raise ValueError(
             f"retrain.construction is {config.retrain.construction!r}; networks of {config.space.name} can only begin "
@@ -68,17 +67,15 @@ class TrainingFreeDomain(BenchmarkNetworks):
         return planned(plan, self.config, self.fingerprint(), run)
 
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        return self._train(self.manifest(plan, run).elements, run, log)
+        return retrain(self.manifest(plan, run).elements, self.retraining, run, log)
 
     def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
-        return self._train([element], run, log)
+        return retrain([element], self.retraining, run, log)
+
+    @property
+    def retraining(self) -> Retraining:
+        return Retraining(self.config, self.space, benchmark_builder(self.space), self.world)
 
     def trainings(self) -> ImageTrainings:
-        config, space = self.config, self.space
-        build = benchmark_builder(space)
-        fresh = partial(initialised, space, seed=config.seed)  # as the search measured it
-        size = config.score.batch_size
-        return ImageTrainings(config, space, build, fresh, size, self.fingerprint(), self.world)
-
-    def _train(self, elements: Sequence[Element], run: RunDir, log: RunLog) -> Path:
-        return retrain(elements, self.config, self.space, benchmark_builder(self.space), self.world, run, log)
+        fresh = partial(initialised, self.space, seed=self.config.seed)  # as the search measured it
+        return ImageTrainings(self.retraining, fresh, self.config.score.batch_size, self.fingerprint())

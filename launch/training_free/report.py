@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,11 @@ from subshot.launch.reports import findings, honesty, page
 from subshot.launch.reports.effects_section import effects_section
 from subshot.launch.reports.page import Html, join, paragraph
 from subshot.launch.reports.record import ENDINGS, Endings, Record
-from subshot.launch.reports.sections import DomainReport, Sections, run_section, search_section, training_section
+from subshot.launch.reports.sections import Sections, run_section, search_section, training_section
 from subshot.launch.reports.time_section import time_section
 from subshot.launch.training_free.space import make_benchmark_space, published_form
-from subshot.launch.vision.report import cost_section, results, tested, winner_facts
+from subshot.launch.vision.report import REPORT as IMAGE_REPORT
+from subshot.launch.vision.report import cost_section, tested, winner_facts
 from subshot.proxies import PROXIES
 from subshot.search.ranking import kendall
 from subshot.supernet.network_space import NetworkSpace
@@ -152,12 +154,4 @@ def winner_picture(record: Record, name: str) -> Html:
     return page.code(published_form(space, tuple(winner["genotype"])))
 
 
-REPORT = DomainReport(
-    SECTIONS,
-    trained=lambda record: len(record.winners),
-    caution=lambda record: "",
-    data="images",
-    picture=winner_picture,
-    results=results,
-    endings=TRAINING_FREE_ENDINGS,
-)
+REPORT = replace(IMAGE_REPORT, sections=SECTIONS, picture=winner_picture, endings=TRAINING_FREE_ENDINGS)

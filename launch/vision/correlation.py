@@ -11,13 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from torch import nn
 
-from subshot.data.image_folder import ImageFolder
-from subshot.launch.config import ImageRunConfig
 from subshot.launch.correlation.trainings import (
     Measure,
     finished_records,
@@ -28,8 +25,8 @@ from subshot.launch.correlation.trainings import (
 from subshot.launch.job import claimed_by_main
 from subshot.launch.manifest import Element
 from subshot.launch.run_log import RunLog
-from subshot.launch.vision.parts import Builder, ImageSpace, proxy_batches, scan_images
-from subshot.launch.vision.retrain import checkpoint_name, settings_of, trained, trainings_hash
+from subshot.launch.vision.parts import proxy_batches
+from subshot.launch.vision.retrain import Retraining, checkpoint_name, trained, trainings_hash
 from subshot.proxies import PROXIES, Proxy, ProxyUndefined, measure
 from subshot.supernet.space import Genotype
 from subshot.train.checkpoint import remove_checkpoints
@@ -41,17 +38,14 @@ from subshot.train.run_dir import RunDir, read_json, write_json
 class ImageTrainings:
     """See subshot.launch.correlation.trainings.Trainings.
 
-    build: as retraining builds networks. fresh: as proxies see one. batch_size: training images that a proxy reads at a
-    time. data: the images' fingerprint.
+    fresh: a network as proxies see it. batch_size: training images that a proxy reads at a time. data: the images'
+    fingerprint.
     """
 
-    config: ImageRunConfig
-    space: ImageSpace
-    build: Builder
+    retraining: Retraining
     fresh: Callable[[Genotype], nn.Module]
     batch_size: int
     data: Mapping[str, Any]
-    world: World
 
     metric = "test/accuracy"
     maximize = True
@@ -68,10 +62,14 @@ class ImageTrainings:
 
     @property
     def guess(self) -> float:
-        return 1.0 / self.space.classes
+        return 1.0 / self.retraining.space.classes
+
+    @property
+    def world(self) -> World:
+        return self.retraining.world
 
     def depends_on(self) -> str:
-        return trainings_hash(self.config, dict(self.data))
+        return trainings_hash(self.retraining.config, dict(self.data))
 
     def name(self, network: str, seed: int) -> str:
         return f"{network}-seed{seed}"
@@ -79,13 +77,8 @@ class ImageTrainings:
     def in_per_cent(self, value: float) -> float:
         return 100.0 * value
 
-    @cached_property
-    def images(self) -> tuple[ImageFolder, ImageFolder]:
-        """(All training images, the untouched ones)."""
-        return scan_images(self.config, self.world)
-
     def trained_before(self, run: RunDir) -> set[Genotype]:
-        settings = settings_of((), 0, self.config, self.images[0])
+        settings = self.retraining.settings_of((), 0)
         return same_settings((*finished_winners(run), *finished_records(run.correlation)), settings)
 
     def train(self, elements: Sequence[Element], run: RunDir, log: RunLog) -> None:
@@ -97,8 +90,7 @@ class ImageTrainings:
 
     def _train_one(self, element: Element, run: RunDir, log: RunLog) -> None:
         assert element.genotype is not None, "a sample has no baselines"
-        train, test = self.images
-        folder, settings = run.correlation, settings_of(element.genotype, element.seed, self.config, train)
+        folder, settings = run.correlation, self.retraining.settings_of(element.genotype, element.seed)
         path = folder.trial_json(element.name)
         if of_main(read_record(path, self.metric, settings) is not None, self.world):
             log.line(f"{element.name}: trained already")
@@ -107,7 +99,7 @@ class ImageTrainings:
         record = of_main(same_training(finished_winners(run), settings), self.world)
         if record is None:
             try:
-                _, metrics = trained(element, self.config, self.space, self.build, train, test, self.world, folder, log)
+                _, metrics = trained(element, self.retraining, folder, log)
                 record = metrics | {"diverged": None}
             except FloatingPointError as error:  # on all processes alike
                 record = {"name": element.name, "settings": settings, "diverged": str(error)}
@@ -125,11 +117,12 @@ class ImageTrainings:
 
     def measure(self, proxies: Sequence[Proxy]) -> Measure:
         count = max(proxy.num_batches for proxy in proxies)
-        batches = proxy_batches(self.config, self.images[0], self.batch_size, count, self.world)
+        config, (train, _) = self.retraining.config, self.retraining.images
+        batches = proxy_batches(config, train, self.batch_size, count, self.world)
 
         def measured(genotype: Genotype) -> Mapping[str, float | ProxyUndefined]:
             network = self.fresh(genotype).to(self.world.device)
-            return measure(network, proxies, batches, seed=self.config.seed)
+            return measure(network, proxies, batches, seed=config.seed)
 
         return measured
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from subshot.launch.vision.parts import (
     open_images,
     warmup_loader,
 )
-from subshot.launch.vision.retrain import planned, retrain
+from subshot.launch.vision.retrain import Retraining, planned, retrain
 from subshot.launch.vision.scoring import make_scorer, require_scorable
 from subshot.launch.vision.spectra import measure_spectra
 from subshot.launch.vision.warmup import warm_up
@@ -105,26 +104,22 @@ class VisionDomain(VisionNetworks):
         return planned(plan, self.config, self.fingerprint(), run)
 
     def retrain(self, plan: RetrainPlan, run: RunDir, log: RunLog) -> Path:
-        return self._train(self.manifest(plan, run).elements, run, log)
+        return retrain(self.manifest(plan, run).elements, self.retraining, run, log)
 
     def retrain_element(self, element: Element, run: RunDir, log: RunLog) -> Path:
-        return self._train([element], run, log)
+        return retrain([element], self.retraining, run, log)
+
+    @property
+    def retraining(self) -> Retraining:
+        return Retraining(self.config, self.space, chain_builder(self.config.retrain, self.space), self.world)
 
     def trainings(self) -> ImageTrainings:
-        config = self.config
-        build = chain_builder(config.retrain, self.space)
+        config, retraining = self.config, self.retraining
 
         def fresh(genotype: Genotype) -> nn.Module:
-            return build(genotype, config.seed)
+            return retraining.build(genotype, config.seed)
 
-        return ImageTrainings(
-            config, self.space, build, fresh, config.images.batch_size, self.fingerprint(), self.world
-        )
-
-    def _train(self, elements: Sequence[Element], run: RunDir, log: RunLog) -> Path:
-        return retrain(
-            elements, self.config, self.space, chain_builder(self.config.retrain, self.space), self.world, run, log
-        )
+        return ImageTrainings(retraining, fresh, config.images.batch_size, self.fingerprint())
 
 
 def summary_of(images: Images) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,27 @@ from subshot.train.winner_dir import WinnerDir
 GOLDEN_IMAGES = 8
 
 
+@dataclass(frozen=True)
+class Retraining:
+    """What all trainings from scratch of a run on images have in common. build: a network at its initialisation."""
+
+    config: ImageRunConfig
+    space: ImageSpace
+    build: Builder
+    world: World
+
+    @cached_property
+    def images(self) -> tuple[ImageFolder, ImageFolder]:
+        """(All training images, the untouched ones)."""
+        return scan_images(self.config, self.world)
+
+    def settings_of(self, genotype: Genotype, seed: int) -> dict[str, Any]:
+        """What a finished training must have been made with to be taken as it is."""
+        train, _ = self.images
+        settings = {"genotype": list(genotype), "seed": seed, "run_seed": self.config.seed, "data": train.fingerprint}
+        return settings | {"space": to_json(self.config.space), **to_json(self.config.retrain)}
+
+
 def manifest(summary: dict[str, Any], top: int, controls: int, seeds: int) -> tuple[Element, ...]:
     """Winners by rank (1, 2, ...), then controls (random-1, ...), each with every seed."""
     chosen = [("winner", str(rank), found) for rank, found in enumerate(summary["best"][:top], start=1)]
@@ -79,20 +102,12 @@ def trainings_hash(config: ImageRunConfig, data: dict[str, Any]) -> str:
     return hash_of([to_json(config.retrain), to_json(config.space), config.images.on_bad_image, config.seed, data])
 
 
-def retrain(
-    elements: Sequence[Element],
-    config: ImageRunConfig,
-    space: ImageSpace,
-    build: Builder,
-    world: World,
-    run: RunDir,
-    log: RunLog,
-) -> Path:
+def retrain(elements: Sequence[Element], retraining: Retraining, run: RunDir, log: RunLog) -> Path:
     """Trains and tests each; returns the first one's folder."""
-    train, test = scan_images(config, world)
+    world = retraining.world
     for element in elements:
         with claimed_by_main(run.claim_json(f"training-{element.name}"), f"the training of {element.name}", world):
-            train_one(element, config, space, build, train, test, world, run, log)
+            train_one(element, retraining, run, log)
     if world.is_main:
         for line in results(run, [element.name for element in elements]):
             log.line(line)
@@ -128,28 +143,13 @@ def counted(trainings: list[float]) -> str:
     return f"{len(trainings)} training" + ("" if len(trainings) == 1 else "s")
 
 
-def settings_of(genotype: Genotype, seed: int, config: ImageRunConfig, train: ImageFolder) -> dict[str, Any]:
-    """What a finished training must have been made with to be taken as it is."""
-    settings = {"genotype": list(genotype), "seed": seed, "run_seed": config.seed, "data": train.fingerprint}
-    return settings | {"space": to_json(config.space), **to_json(config.retrain)}
-
-
-def trained(
-    job: Element,
-    config: ImageRunConfig,
-    space: ImageSpace,
-    build: Builder,
-    train: ImageFolder,
-    test: ImageFolder,
-    world: World,
-    run: RunDir,
-    log: RunLog,
-) -> tuple[nn.Module, dict[str, Any]]:
+def trained(job: Element, retraining: Retraining, run: RunDir, log: RunLog) -> tuple[nn.Module, dict[str, Any]]:
     """(the network, trained on all training images from its last checkpoint on; its metrics on the untouched ones)."""
+    config, space, world, (train, test) = retraining.config, retraining.space, retraining.world, retraining.images
     assert job.genotype is not None, "no baselines among images"
-    settings = settings_of(job.genotype, job.seed, config, train)
-    network = on_device(build(validated(space, job.genotype), training_seed(config, job)), world.device)
-    tested = _fit(job, network, config, train, settings, world, run, log)
+    settings = retraining.settings_of(job.genotype, job.seed)
+    network = on_device(retraining.build(validated(space, job.genotype), training_seed(config, job)), world.device)
+    tested = _fit(job, network, retraining, settings, run, log)
     test_loader = eval_loader(config.images, test, space.input_size, world)
     accuracy, count = evaluate_accuracy(tested, test_loader, image_task(), world)
     interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
@@ -169,21 +169,12 @@ def trained(
     return tested, metrics
 
 
-def train_one(
-    job: Element,
-    config: ImageRunConfig,
-    space: ImageSpace,
-    build: Builder,
-    train: ImageFolder,
-    test: ImageFolder,
-    world: World,
-    run: RunDir,
-    log: RunLog,
-) -> None:
+def train_one(job: Element, retraining: Retraining, run: RunDir, log: RunLog) -> None:
     """Trains one network on all training images, tests it once on the untouched ones, writes its folder."""
+    config, space, world, (train, test) = retraining.config, retraining.space, retraining.world, retraining.images
     folder = run.winner(job.name)
     assert job.genotype is not None, "no baselines among images"
-    settings = settings_of(job.genotype, job.seed, config, train)
+    settings = retraining.settings_of(job.genotype, job.seed)
     require_replaceable(folder.root)
     if of_main(folder.checksums.is_file(), world):
         require_same(read_json(folder.metrics_json)["settings"], settings, folder)
@@ -192,7 +183,7 @@ def train_one(
         log.line(f"{job.name}: trained already")
         return
     genotype = validated(space, job.genotype)
-    tested, metrics = trained(job, config, space, build, train, test, world, run, log)
+    tested, metrics = trained(job, retraining, run, log)
     if world.is_main:
         golden = eval_loader(
             config.images, first_images(test, GOLDEN_IMAGES, config.seed), space.input_size, world, rank=0, ranks=1
@@ -225,20 +216,14 @@ def require_same(saved: dict[str, Any], wanted: dict[str, Any], folder: WinnerDi
 
 
 def _fit(
-    job: Element,
-    network: nn.Module,
-    config: ImageRunConfig,
-    train: ImageFolder,
-    settings: dict[str, Any],
-    world: World,
-    run: RunDir,
-    log: RunLog,
+    job: Element, network: nn.Module, retraining: Retraining, settings: dict[str, Any], run: RunDir, log: RunLog
 ) -> nn.Module:
     """Trains to the end of the recipe, from the last checkpoint if there is one. Returns what is to be
     tested."""
+    config, world = retraining.config, retraining.world
     recipe = config.retrain.recipe
     seed = training_seed(config, job)
-    loader = retrain_loader(config, train, seed, world)
+    loader = retrain_loader(config, retraining.images[0], seed, world)
     optimizer = make_optimizer(network, list(network.parameters()), recipe)
     average = RunningAverage(network, recipe.ema_decay) if recipe.ema_decay else None
     checkpoints, kept_as, start = run.checkpoints, checkpoint_name(job), 0

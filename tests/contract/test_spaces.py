@@ -5,9 +5,6 @@ import math
 import random
 
 import pytest
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from subshot.supernet import SPACES
 from subshot.supernet.network import ACTIVATIONS, build_network
@@ -137,31 +134,16 @@ def test_a_wrong_genotype_is_refused_with_a_sentence(name) -> None:
             validated(space, (*zeros[:-1], wrong))
 
 
-def measured_costs(space, genotype):
-    """(macs, parameters, elements put out by convolutions and classifier) of the built network, on the meta device."""
-    with torch.device("meta"):
-        network = build_network(space.decode(genotype)).eval()
-        image = torch.empty(1, 3, space.input_size, space.input_size)
-    elements = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(lambda _module, _inputs, output: elements.append(output.numel()))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        assert network(image).shape == (1, space.classes)
-    assert counter.get_total_flops() % 2 == 0
-    return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters()), sum(elements)
-
-
 @every_space
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_costs_are_those_of_the_built_network(name, settings) -> None:
+def test_costs_are_those_of_the_built_network(name, settings, check_costs) -> None:
     space, rng = SPACES[name](*settings), random.Random(7)
     cheapest, dearest = (tuple(row.index(pick(row)) for row in space.costs["macs"].table) for pick in (min, max))
     drawn = raw(space, rng)
     for genotype in (cheapest, dearest, drawn):
         cost = space.cost(genotype)
         if genotype == drawn or settings == SETTINGS[-1]:
-            assert (cost.macs, cost.params, cost.activation_elements) == measured_costs(space, genotype)
+            check_costs(space, genotype, lambda genotype: build_network(space.decode(genotype)))
         for quantity, additive in space.costs.items():
             assert additive(genotype) == getattr(cost, quantity)
             assert additive.minimum() <= additive(genotype) <= additive.maximum()

@@ -4,6 +4,7 @@ retraining's figures made up."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 from subshot.data.clicks import ClickEvalLoader, open_clicks
+from subshot.data.digits import write_digits
 from subshot.data.image_folder import ImageFolder, scan
 from subshot.data.imagenet import EvalLoader
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
@@ -33,6 +35,7 @@ from subshot.launch.run_log import RunLog
 from subshot.launch.vision.domain import VisionNetworks
 from subshot.launch.vision.parts import make_space
 from subshot.launch.vision.winner import image_handover
+from subshot.launch.winners.check import check_winner
 from subshot.launch.winners.handover import write_winner
 from subshot.search.evaluator import AdditiveEvaluator, FunctionEvaluator
 from subshot.search.evolution import EvolutionConfig
@@ -40,6 +43,7 @@ from subshot.supernet import CLICK_SPACES
 from subshot.supernet.nasrec_network import build_nasrec
 from subshot.supernet.network import build_network
 from subshot.supernet.space import Additive, Genotype, sample
+from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir, write_json
 from subshot.train.tables import TablesConfig, build_tables
@@ -97,6 +101,47 @@ def exact_run(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> Ru
 def noisy_run(make_run: MakeRun, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """To be read, not changed: a sum and noise."""
     return make_run(tmp_path_factory.mktemp("noisy") / "noisy", seed=1, noise=0.2)
+
+
+@pytest.fixture
+def killed_in_warm_up(started: Callable[..., Any], wait_for: Callable[..., None]) -> Callable[..., None]:
+    """killed_in_warm_up(run, *words): a search, until its warm-up has a checkpoint."""
+
+    def begin(run: RunDir, *words: str) -> None:
+        [process] = started("search", *words, f"--run-dir={run.root}", folder=run.root.parent)
+        wait_for(lambda: checkpoint_paths(run.checkpoints, "warmup"), [process])
+        process.kill()
+        process.communicate()
+        assert checkpoint_paths(run.checkpoints, "warmup")
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def few_digits() -> Callable[..., Path]:
+    """few_digits(folder, train=20, val=10): so many of the handwritten digits of each class."""
+
+    def write(folder: Path, train: int = 20, val: int = 10) -> Path:
+        write_digits(folder)
+        for split, kept in (("train", train), ("val", val)):
+            for label in (folder / split).iterdir():
+                for path in sorted(label.iterdir())[kept:]:
+                    path.unlink()
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def prepared_clicks() -> Callable[..., Path]:
+    """prepared_clicks(folder, rows=4000, max_rows=300, seed=0): a prepared synthetic log, in tables of so many rows."""
+
+    def write(folder: Path, rows: int = 4000, max_rows: int = 300, seed: int = 0) -> Path:
+        raw = write_synthetic_log(folder.with_suffix(".tsv"), rows, seed)
+        prepare_clicks("criteo", raw, folder, PrepareOptions(max_rows_per_table=max_rows))
+        return folder
+
+    return write
 
 
 CLASSES = ("ant", "bee", "cat")
@@ -193,6 +238,33 @@ def image_copy(made_images: Made, tmp_path: Path) -> Path:
 @pytest.fixture
 def click_copy(made_clicks: Made, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_clicks.winner, tmp_path / "winner"))
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Callable[[Path], Path]:
+    """linked(winner): a copy that shares its files until they are written anew; the copy before is gone."""
+
+    def copy(winner: Path) -> Path:
+        shutil.rmtree(tmp_path / "winner", ignore_errors=True)
+        return Path(shutil.copytree(winner, tmp_path / "winner", copy_function=os.link))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def reason_of() -> Callable[[Path], str]:
+    """reason_of(folder): why a winner's folder is refused; fails where it is not, or where anything but one sentence
+    comes of it."""
+
+    def reason(folder: Path) -> str:
+        with pytest.raises(ValueError, match=r"\S") as caught:
+            for _ in check_winner(folder):
+                pass
+        words = str(caught.value)
+        assert str(folder) in words and "\n" not in words and len(words) < 700
+        return words
+
+    return reason
 
 
 Tau = tuple[float, float, float]

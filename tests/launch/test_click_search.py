@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -18,19 +15,15 @@ import torch
 from safetensors.torch import load_file
 
 from subshot.data.click_folder import open_clicks
-from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
-from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch import retrain, search
 from subshot.launch.clicks.config import ClickConfig
 from subshot.launch.clicks.domain import ClickDomain
 from subshot.launch.clicks.retrain import lines_of
 from subshot.launch.domain import read_config
 from subshot.launch.winners.check import check_winner
-from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = [
     "nasrec-full-criteo",
     "--space.blocks=3",
@@ -62,62 +55,60 @@ QUICK = [
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, prepared_clicks: Callable[..., Path]) -> Path:
     """A folder with prepared/: 4,000 synthetic rows in small tables."""
     folder = tmp_path_factory.mktemp("clicks")
-    raw = write_synthetic_log(folder / "raw.tsv", 4000, 0)
-    prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=300))
+    prepared_clicks(folder / "prepared")
     return folder
 
 
-def command(script: str, processes: int, arguments: list[str]) -> list[str]:
-    path = str(REPOSITORY / "launch" / script)
-    if processes == 1:
-        return [sys.executable, path, *arguments]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*launcher, path, *arguments]
-
-
-def run_search(folder: Path, name: str, processes: int = 1, extra: list[str] | None = None) -> RunDir:
-    """One process: here, without the seconds that a new one takes to import everything."""
-    arguments = [QUICK[0], f"--data={folder / 'prepared'}", *QUICK[1:], f"--run-dir={folder / name}", *(extra or [])]
-    if processes == 1:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["launch/search.py", *arguments])
-            assert search.main() == 0
-        return RunDir(folder / name)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    line = command("search.py", processes, arguments)
-    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return RunDir(folder / name)
+def words_of(work: Path) -> list[str]:
+    return [QUICK[0], f"--data={work / 'prepared'}", *QUICK[1:]]
 
 
 @pytest.fixture(scope="module")
-def alone(work: Path) -> RunDir:
+def run_search(work: Path, status_of: Callable[..., int], launched: Callable[..., Any]) -> Callable[..., RunDir]:
+    """run_search(name, *words, processes=1): a finished search. One process: here, without the seconds that a new one
+    takes to import everything."""
+
+    def run(name: str, *words: str, processes: int = 1) -> RunDir:
+        line = [*words_of(work), f"--run-dir={work / name}", *words]
+        if processes == 1:
+            assert status_of(search, *line) == 0
+        else:
+            done = launched("search", *line, folder=work, processes=processes)
+            assert done.returncode == 0, done.stderr
+        return RunDir(work / name)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(run_search: Callable[..., RunDir]) -> RunDir:
     """A finished search of one process."""
-    return run_search(work, "alone")
+    return run_search("alone")
 
 
 @pytest.fixture(scope="module")
-def retrained(work: Path, alone: RunDir) -> RunDir:
-    line = command("retrain.py", 2, [str(alone.root)])
-    done = subprocess.run(line, cwd=work, capture_output=True, text=True, timeout=300)
+def retrained(work: Path, alone: RunDir, launched: Callable[..., Any]) -> RunDir:
+    done = launched("retrain", alone.root, folder=work, processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(alone.winner("1").root)
     return alone
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_gives_the_bytes_of_one(work: Path, alone: RunDir, processes: int) -> None:
+def test_any_number_of_processes_gives_the_bytes_of_one(
+    run_search: Callable[..., RunDir], alone: RunDir, processes: int
+) -> None:
     """Which also shows that all draw the same path at every step."""
-    other = run_search(work, f"by-{processes}", processes)
+    other = run_search(f"by-{processes}", processes=processes)
     assert other.supernet.read_bytes() == alone.supernet.read_bytes()
     assert other.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
 
 
-def test_sharded_tables_give_the_same_to_rounding(work: Path, alone: RunDir) -> None:
-    other = run_search(work, "dmp", 2, ["--tables.sharding=dmp"])
+def test_sharded_tables_give_the_same_to_rounding(run_search: Callable[..., RunDir], alone: RunDir) -> None:
+    other = run_search("dmp", "--tables.sharding=dmp", processes=2)
     ours, theirs = load_file(alone.supernet), load_file(other.supernet)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
@@ -161,29 +152,22 @@ def test_scoring_leaves_supernet_and_tables_bit_identical(alone: RunDir) -> None
 
 
 @pytest.mark.parametrize("kind", ["zico", "sigeo_reference", "one_shot"])
-def test_the_other_scores_run(work: Path, alone: RunDir, kind: str) -> None:
+def test_the_other_scores_run(work: Path, run_search: Callable[..., RunDir], alone: RunDir, kind: str) -> None:
     copy = RunDir(work / kind)
     copy.root.mkdir()
     copy.supernet.write_bytes(alone.supernet.read_bytes())
-    extra = [f"--score.kind={kind}", "--score.tune-steps=20", "--score.tune-batches=5"]
-    run = run_search(work, kind, extra=extra)
+    run = run_search(kind, f"--score.kind={kind}", "--score.tune-steps=20", "--score.tune-batches=5")
     scores = [row["score"] for row in read_jsonl(run.history_jsonl)]
     assert len(set(scores)) > 20
     assert scores != [row["score"] for row in read_jsonl(alone.history_jsonl)]
 
 
-def test_a_killed_warm_up_goes_on_to_the_same_supernet(work: Path, alone: RunDir) -> None:
+def test_a_killed_warm_up_goes_on_to_the_same_supernet(
+    work: Path, run_search: Callable[..., RunDir], alone: RunDir, killed_in_warm_up: Callable[..., None]
+) -> None:
     run = RunDir(work / "killed")
-    arguments = [QUICK[0], f"--data={work / 'prepared'}", *QUICK[1:], f"--run-dir={run.root}"]
-    line = command("search.py", 1, arguments)
-    process = subprocess.Popen(line, cwd=work, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not checkpoint_paths(run.checkpoints, "warmup") and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint_paths(run.checkpoints, "warmup")
-    run_search(work, "killed", extra=["--resume"])
+    killed_in_warm_up(run, *words_of(work))
+    run_search("killed", "--resume")
     assert run.supernet.read_bytes() == alone.supernet.read_bytes()
     assert run.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
 
@@ -242,26 +226,22 @@ def trial_of(run: RunDir) -> str:
 
 
 def test_another_top_hands_over_its_own_winner(
-    work: Path, retrained: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    retrained: RunDir, tmp_path: Path, status_of: Callable[..., int]
 ) -> None:
     """Also where its trainings are all there already."""
     copy = RunDir(Path(shutil.copytree(retrained.root, tmp_path / "copy")))
     metrics = read_json(copy.winner("1").metrics_json)
     stale = metrics | {"contender": "rank-9"}
     copy.winner("1").metrics_json.write_text(json.dumps(stale))
-    monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(copy.root)])
-    assert retrain.main() == 0
+    assert status_of(retrain, copy.root) == 0
     again = read_json(copy.winner("1").metrics_json)
     assert again["contender"] == metrics["contender"]
     assert again["test/log_loss"] == metrics["test/log_loss"]
 
 
-def test_a_finished_retraining_does_nothing_again(
-    work: Path, retrained: RunDir, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_retraining_does_nothing_again(retrained: RunDir, status_of: Callable[..., int]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (retrained.root / "trials").iterdir()}
-    monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(retrained.root)])
-    assert retrain.main() == 0
+    assert status_of(retrain, retrained.root) == 0
     assert {path: path.stat().st_mtime_ns for path in (retrained.root / "trials").iterdir()} == before
 
 
@@ -292,39 +272,28 @@ def test_mistakes_end_with_2_and_one_sentence(
     arguments: list[str],
     sentence: str,
     work: Path,
+    mistake_of: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(work)
-    monkeypatch.setattr(sys, "argv", ["launch/search.py", *arguments, "--run-dir=mistake"])
-    try:
-        status = search.main()
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(search, *arguments, "--run-dir=mistake")
     assert not (work / "mistake").exists()
 
 
 def test_other_clicks_under_the_same_path_are_refused(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, alone: RunDir, prepared_clicks: Callable[..., Path], mistake_of: Callable[..., str]
 ) -> None:
-    raw = write_synthetic_log(work / "other.tsv", 4000, 1)
-    prepare_clicks("criteo", raw, work / "other", PrepareOptions(max_rows_per_table=300))
-    monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(alone.root), f"--data={work / 'other'}"])
-    assert retrain.main() == 2
-    assert "was begun with other settings or data (data." in capsys.readouterr().err
+    other = prepared_clicks(work / "other", seed=1)
+    assert "was begun with other settings or data (data." in mistake_of(retrain, alone.root, f"--data={other}")
 
 
 def test_a_diverging_warm_up_stops_with_the_reason(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, mistake_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work)
     arguments = [*QUICK, "--data=prepared", "--run-dir=diverged", "--warmup.stuck-steps=3"]
     arguments += ["--warmup.recipe.learning-rate=1e-9"]
-    monkeypatch.setattr(sys, "argv", ["launch/search.py", *arguments])
-    assert search.main() == 2
-    said = capsys.readouterr().err
+    said = mistake_of(search, *arguments)
     assert "the warm-up diverged: the mean loss of 3 steps is" in said and "no step was kept" in said
     assert not (work / "diverged" / "supernet.safetensors").exists()
 

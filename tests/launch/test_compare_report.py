@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,6 @@ from subshot.launch.config import to_json
 from subshot.launch.presets import PRESETS
 from subshot.launch.report import names_of, write_comparison, write_report
 from subshot.train.run_dir import RunDir, read_json, write_json
-
-
-def command(patch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    patch.setattr(sys, "argv", ["launch/report.py", *map(str, arguments)])
-    try:
-        return report.main()
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
 
 
 def retrained(run: RunDir, folder: Path, name: str, accuracy: float) -> RunDir:
@@ -112,29 +102,29 @@ def test_domains_stand_on_one_page_and_in_no_picture_together(pair: tuple[RunDir
 
 
 def test_the_page_lies_beside_the_runs_or_where_it_is_wanted(
-    pair: tuple[RunDir, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pair: tuple[RunDir, RunDir], tmp_path: Path, status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     roots = [run.root for run in pair]
-    assert command(monkeypatch, *roots) == 0
+    assert status_of(report, *roots) == 0
     default = roots[0].parent / "report-one-two.html"
     assert capsys.readouterr().out.strip() == str(default) and default.is_file()
-    assert command(monkeypatch, *roots, "--out", tmp_path / "new" / "page.html", "--price-per-hour", "2") == 0
+    assert status_of(report, *roots, "--out", tmp_path / "new" / "page.html", "--price-per-hour", "2") == 0
     assert "money, at 2 for a device hour" in (tmp_path / "new" / "page.html").read_text()
-    assert command(monkeypatch, roots[0], "--out", tmp_path / "one.html") == 0
+    assert status_of(report, roots[0], "--out", tmp_path / "one.html") == 0
     assert "Architecture search in" in (tmp_path / "one.html").read_text()
 
 
 def test_what_is_no_run_is_refused_by_name(
-    pair: tuple[RunDir, RunDir], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pair: tuple[RunDir, RunDir], tmp_path: Path, status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = pair[0].root
     for wrong, why in ((tmp_path / "gone", "no such folder"), (tmp_path, "no config.json"), (root, "named twice")):
-        assert command(monkeypatch, root, wrong, "--out", tmp_path / "page.html") == 2
+        assert status_of(report, root, wrong, "--out", tmp_path / "page.html") == 2
         told = capsys.readouterr().err
         assert why in told and str(wrong) in told and len(told.splitlines()) == 1
-    assert command(monkeypatch, root, "--out", tmp_path) == 2
-    assert command(monkeypatch, root, "--price-per-hour=-1") == 2
-    assert command(monkeypatch) == 2
+    assert status_of(report, root, "--out", tmp_path) == 2
+    assert status_of(report, root, "--price-per-hour=-1") == 2
+    assert status_of(report) == 2
     assert not (tmp_path / "page.html").exists()
 
 
@@ -165,15 +155,14 @@ def test_reports_of_their_own_are_linked_where_they_are(pair: tuple[RunDir, RunD
 
 
 def test_one_folder_that_is_no_run_is_refused_and_one_with_settings_alone_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, status_of: Callable[..., int], mistake_of: Callable[..., str]
 ) -> None:
     run = RunDir(tmp_path / "run")
     run.root.mkdir()
-    assert command(monkeypatch, run.root) == 2
-    assert f"{run.root} is no run folder (it has no config.json); name one" in capsys.readouterr().err
+    assert f"{run.root} is no run folder (it has no config.json); name one" in mistake_of(report, run.root)
     assert list(run.root.iterdir()) == []
     write_json(run.config_json, to_json(PRESETS["digits"]()))
-    assert command(monkeypatch, run.root) == 0 and run.report_html.is_file()
+    assert status_of(report, run.root) == 0 and run.report_html.is_file()
 
 
 def test_names_tell_runs_apart() -> None:

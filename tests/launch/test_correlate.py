@@ -9,12 +9,11 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import threading
-import time
 import xml.etree.ElementTree
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -42,20 +41,15 @@ from subshot.search.aggregation import ENSEMBLES, log_rank_sum
 from subshot.search.ranking import kendall, ndcg, partial_kendall, spearman
 from subshot.train.run_dir import read_jsonl
 
-SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "correlate.py"
 SAMPLE = 6
 NAMES = ("naswot", "jacob_cov")
 QUICK = ("--proxies", ",".join(NAMES), "--sample", str(SAMPLE), "--set", "filtered", "--batch-size", "8")
 
 
-def run(*words: str | Path) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["launch/correlate.py", *map(str, words)])
-        try:
-            return correlate.main()
-        except SystemExit as stop:
-            assert isinstance(stop.code, int)
-            return stop.code
+@pytest.fixture(scope="module")
+def run(status_of: Callable[..., int]) -> Callable[..., int]:
+    """run(*words): the command's exit status."""
+    return partial(status_of, correlate)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +58,7 @@ def benchmark(shared_data: Path) -> Benchmark:
 
 
 @pytest.fixture(scope="module")
-def finished(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> CorrelationDir:
+def finished(run: Callable[..., int], shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> CorrelationDir:
     """What one process measured."""
     folder = CorrelationDir(tmp_path_factory.mktemp("correlate") / "alone")
     assert run("nasbench201", "--data", shared_data, *QUICK, "--out", folder.root) == 0
@@ -115,7 +109,11 @@ def test_the_table_has_the_statistics_of_the_scores(finished: CorrelationDir, be
 
 
 def test_a_torn_run_goes_on_to_the_same_scores(
-    finished: CorrelationDir, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int],
+    finished: CorrelationDir,
+    shared_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = CorrelationDir(tmp_path / "torn")
     folder.part(0).parent.mkdir(parents=True)
@@ -134,17 +132,17 @@ def test_a_torn_run_goes_on_to_the_same_scores(
 
 
 def test_a_signal_stops_between_two_networks(
-    finished: CorrelationDir, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int],
+    once: Callable[..., Any],
+    finished: CorrelationDir,
+    shared_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     part = CorrelationDir(tmp_path / "stopped").part(0)
-
-    def stop() -> None:
-        while not (part.is_file() and part.read_bytes().count(b"\n") >= 2):
-            time.sleep(0.002)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    sender = threading.Thread(target=stop)
-    sender.start()
+    sender = once(
+        lambda: part.is_file() and part.read_bytes().count(b"\n") >= 2, lambda: os.kill(os.getpid(), signal.SIGTERM)
+    )
     words = ("nasbench201", "--data", shared_data, *QUICK, "--out", tmp_path / "stopped")
     assert run(*words) == 75
     sender.join()
@@ -157,17 +155,15 @@ def test_a_signal_stops_between_two_networks(
     assert (tmp_path / "stopped" / "scores.csv.gz").read_bytes() == finished.scores_csv.read_bytes()
 
 
-def test_two_ranks_go_on_with_what_one_began(finished: CorrelationDir, shared_data: Path, tmp_path: Path) -> None:
+def test_two_ranks_go_on_with_what_one_began(
+    finished: CorrelationDir, shared_data: Path, tmp_path: Path, launched: Callable[..., Any]
+) -> None:
     folder = CorrelationDir(tmp_path / "two")
     folder.part(7).parent.mkdir(parents=True)
     shutil.copy(finished.manifest_json, folder.manifest_json)
     folder.part(7).write_text(finished.part(0).read_text().split("\n")[0] + "\n")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = ["nasbench201", "--data", str(shared_data), *QUICK, "--out", str(folder.root)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, str(SCRIPT), *words], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    words = ("nasbench201", "--data", shared_data, *QUICK, "--out", folder.root)
+    done = launched("correlate", *words, processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(folder.table_json)
     assert [len(read_jsonl(part)) for part in folder.parts()] == [3, 2, 1]
@@ -177,7 +173,7 @@ def test_two_ranks_go_on_with_what_one_began(finished: CorrelationDir, shared_da
 
 
 def test_other_settings_are_refused_by_name(
-    finished: CorrelationDir, shared_data: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], finished: CorrelationDir, shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = finished.part(0).read_bytes()
     changed = ["--seed", "1", "--batch-size", "16"]
@@ -209,7 +205,12 @@ def test_other_settings_are_refused_by_name(
     ],
 )
 def test_mistakes_end_with_2_and_one_sentence(
-    words: tuple[str, ...], sentence: str, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int],
+    words: tuple[str, ...],
+    sentence: str,
+    shared_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run("nasbench201", "--data", shared_data, *words, "--out", tmp_path / "out") == 2
     told = capsys.readouterr()
@@ -217,7 +218,9 @@ def test_mistakes_end_with_2_and_one_sentence(
     assert not (tmp_path / "out").exists() and told.out == ""
 
 
-def test_a_missing_folder_or_benchmark_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_or_benchmark_is_named(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("nasbench201", "--data", tmp_path / "no", "--proxies", "naswot") == 2
     assert f"the data folder {tmp_path / 'no'} does not exist" in capsys.readouterr().err
     assert run("nasbench20", "--data", tmp_path, "--proxies", "naswot") == 2
@@ -227,7 +230,7 @@ def test_a_missing_folder_or_benchmark_is_named(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_given_table_is_judged_without_measuring(
-    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FreeREA's and NASLib's published scores of all networks."""
     given = ["--scores", str(shared_data / "nasbench201_proxies.csv.gz"), "--resamples", "20"]
@@ -248,7 +251,7 @@ def test_a_given_table_is_judged_without_measuring(
 
 
 def test_a_table_that_is_none_is_refused(
-    benchmark: Benchmark, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], benchmark: Benchmark, shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "scores.csv"
     dead = int(benchmark.index[np.flatnonzero(~benchmark.sets["filtered"])[0]])
@@ -269,7 +272,9 @@ def test_a_table_that_is_none_is_refused(
         assert sentence in capsys.readouterr().err
 
 
-def test_a_cut_table_and_an_empty_column(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cut_table_and_an_empty_column(
+    run: Callable[..., int], shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The file is named; a score that no network has is reported as undefined."""
     cut, empty = tmp_path / "cut.csv.gz", tmp_path / "empty.csv"
     whole = gzip.compress(b"index,a\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(3000)))

@@ -8,25 +8,17 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from subshot.data.digits import write_digits
-from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
-from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch import correlate, retrain, search
 from subshot.launch.manifest import CORRELATION, read_manifest
 from subshot.train.job_record import read_job
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
-SCRIPT = Path(__file__).resolve().parents[2] / "launch" / "correlate.py"
 IMAGES = [
     "digits",
     "--data=images",
@@ -75,46 +67,40 @@ TRAINING_FREE = [
 SAMPLE = ["--sample", "8", "--resamples", "50"]
 
 
-def status_of(program: Any, patch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    patch.setattr(sys, "argv", [f"launch/{program.__name__.rsplit('.', 1)[-1]}.py", *map(str, words)])
-    try:
-        return int(program.main())
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(
+    tmp_path_factory: pytest.TempPathFactory, few_digits: Callable[..., Path], prepared_clicks: Callable[..., Path]
+) -> Path:
     """A folder with images/, some of the handwritten digits, and prepared/, 2,000 synthetic clicks."""
     folder = tmp_path_factory.mktemp("correlate")
-    write_digits(folder / "images")
-    for split, kept in (("train", 16), ("val", 10)):
-        for label in (folder / "images" / split).iterdir():
-            for path in sorted(label.iterdir())[kept:]:
-                path.unlink()
-    raw = write_synthetic_log(folder / "raw.tsv", 2000, 0)
-    prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=100))
+    few_digits(folder / "images", train=16)
+    prepared_clicks(folder / "prepared", rows=2000, max_rows=100)
     return folder
 
 
-def searched(work: Path, name: str, settings: list[str]) -> RunDir:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(work)
-        assert status_of(search, patch, *settings, f"--run-dir={name}") == 0
-    return RunDir(work / name)
+@pytest.fixture(scope="module")
+def searched(work: Path, status_of: Callable[..., int]) -> Callable[[str, list[str]], RunDir]:
+    """searched(name, settings): a finished search."""
+
+    def run(name: str, settings: list[str]) -> RunDir:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(work)
+            assert status_of(search, *settings, f"--run-dir={name}") == 0
+        return RunDir(work / name)
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def images(work: Path) -> RunDir:
+def images(searched: Callable[[str, list[str]], RunDir]) -> RunDir:
     """A finished search on images; to be copied."""
-    return searched(work, "images-run", IMAGES)
+    return searched("images-run", IMAGES)
 
 
 @pytest.fixture(scope="module")
-def clicks(work: Path) -> RunDir:
+def clicks(searched: Callable[[str, list[str]], RunDir]) -> RunDir:
     """A finished search on clicks; to be copied."""
-    return searched(work, "clicks-run", CLICKS)
+    return searched("clicks-run", CLICKS)
 
 
 def copy_of(run: RunDir, name: str) -> RunDir:
@@ -122,32 +108,19 @@ def copy_of(run: RunDir, name: str) -> RunDir:
 
 
 @pytest.fixture(scope="module")
-def ranked(work: Path, images: RunDir) -> RunDir:
+def ranked(work: Path, images: RunDir, status_of: Callable[..., int]) -> RunDir:
     """Judged by one undisturbed process; to be read, not changed."""
     run = copy_of(images, "ranked")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
-        assert status_of(correlate, patch, run.root, *SAMPLE, "--proxies", "naswot,zico") == 0
+        assert status_of(correlate, run.root, *SAMPLE, "--proxies", "naswot,zico") == 0
     return run
 
 
-def start_two(work: Path, run: RunDir, *words: str) -> list[subprocess.Popen[str]]:
-    """The command's two processes, without a launcher that would outlive them."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(run.root), *SAMPLE, *words],
-            cwd=work,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "RANK": str(rank), **where},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+@pytest.fixture(autouse=True)
+def _inside(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data folders are given relative to this one."""
+    monkeypatch.chdir(work)
 
 
 def records(run: RunDir) -> dict[str, bytes]:
@@ -182,45 +155,37 @@ def test_no_weights_are_kept_and_the_run_is_as_it_was(ranked: RunDir, images: Ru
 
 
 def test_given_again_it_trains_nothing_and_keeps_proxies(
-    work: Path, ranked: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ranked: RunDir, status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     before = records(ranked), read_json(ranked.ranking_json)
-    assert status_of(correlate, monkeypatch, ranked.root, "--resamples", "50") == 0
+    assert status_of(correlate, ranked.root, "--resamples", "50") == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(ranked.ranking_json)
     assert (records(ranked), read_json(ranked.ranking_json)) == before
 
 
 def test_a_stop_and_a_kill_lose_nothing_and_two_processes_go_on(
-    work: Path,
     images: RunDir,
     ranked: RunDir,
-    monkeypatch: pytest.MonkeyPatch,
+    status_of: Callable[..., int],
+    once: Callable[..., Any],
+    started: Callable[..., Any],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """To the bytes of the undisturbed one."""
-    monkeypatch.chdir(work)
     run = copy_of(images, "stopped")
 
     def in_the_middle() -> bool:
         return len(list(run.correlation.root.glob("trials/*.json"))) > 1 and any(run.correlation.root.rglob("*.pt"))
 
-    def stop() -> None:
-        end = time.monotonic() + 100
-        while not in_the_middle() and time.monotonic() < end:
-            time.sleep(0.002)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    sender = threading.Thread(target=stop, daemon=True)
-    sender.start()
+    sender = once(in_the_middle, lambda: os.kill(os.getpid(), signal.SIGTERM))
     often = ["--checkpoint-minutes", "0.00001"]
-    assert status_of(correlate, monkeypatch, run.root, *SAMPLE, *often, "--proxies", "naswot,zico") == 75
+    assert status_of(correlate, run.root, *SAMPLE, *often, "--proxies", "naswot,zico") == 75
     sender.join()
     assert "go on with: python launch/correlate.py" in capfd.readouterr().err.splitlines()[-1]
     job = read_job(run, "correlate")
     assert job is not None and job.state == "preempted"
     assert 2 <= len(records(run)) < 8 and not run.ranking_json.exists()
-    first, second = start_two(work, run, "--proxies", "naswot,zico")
+    first, second = started("correlate", run.root, *SAMPLE, "--proxies", "naswot,zico", ranks=2)
     said = first.communicate(timeout=200)[1]
     assert (first.returncode, second.wait(timeout=100)) == (0, 0), said
     assert "continues after step" in said
@@ -229,26 +194,25 @@ def test_a_stop_and_a_kill_lose_nothing_and_two_processes_go_on(
 
 
 def test_elements_of_an_array_and_what_adds_them_up(
-    work: Path, images: RunDir, ranked: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: RunDir, ranked: RunDir, status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     run = copy_of(images, "array")
-    assert status_of(correlate, monkeypatch, run.root, "--index", "0") == 2
+    assert status_of(correlate, run.root, "--index", "0") == 2
     assert f"write it with: launch/correlate.py {run.root} --freeze" in capsys.readouterr().err
-    assert status_of(correlate, monkeypatch, run.root, *SAMPLE, "--freeze") == 0
+    assert status_of(correlate, run.root, *SAMPLE, "--freeze") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "8"
     elements = read_manifest(run, CORRELATION).elements
     assert not (run.correlation.root / "trials").exists()
-    assert status_of(correlate, monkeypatch, run.root, "--index", "5") == 0
+    assert status_of(correlate, run.root, "--index", "5") == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(run.root / elements[5].result)
     assert list(records(run)) == [Path(elements[5].result).name]
     job = read_job(run, "correlate-5")
     assert job is not None and job.state == "finished"
     for name, content in records(ranked).items():  # what the other elements leave
         (run.correlation.root / "trials" / name).write_bytes(content)
-    assert status_of(correlate, monkeypatch, run.root, "--index", "2") == 0
+    assert status_of(correlate, run.root, "--index", "2") == 0
     assert "trained already" in capsys.readouterr().err
-    assert status_of(correlate, monkeypatch, run.root, "--resamples", "50", "--proxies", "naswot,zico") == 0
+    assert status_of(correlate, run.root, "--resamples", "50", "--proxies", "naswot,zico") == 0
     assert read_json(run.ranking_json) == read_json(ranked.ranking_json)
 
 
@@ -267,16 +231,9 @@ def test_elements_of_an_array_and_what_adds_them_up(
     ],
 )
 def test_mistakes_end_with_2_and_one_sentence(
-    ranked: RunDir,
-    words: list[str],
-    sentence: str,
-    work: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    ranked: RunDir, words: list[str], sentence: str, mistake_of: Callable[..., str]
 ) -> None:
-    monkeypatch.chdir(work)
-    assert status_of(correlate, monkeypatch, ranked.root, *words) == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(correlate, ranked.root, *words)
 
 
 @pytest.mark.parametrize(
@@ -292,61 +249,45 @@ def test_mistakes_end_with_2_and_one_sentence(
     ],
 )
 def test_a_damaged_record_is_refused(
-    work: Path,
-    ranked: RunDir,
-    change: Any,
-    sentence: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    ranked: RunDir, change: Any, sentence: str, tmp_path: Path, mistake_of: Callable[..., str]
 ) -> None:
-    monkeypatch.chdir(work)
     run = RunDir(Path(shutil.copytree(ranked.root, tmp_path / "run")))
     path = run.root / read_manifest(run, CORRELATION).elements[3].result
     path.write_text(change(path.read_text()))
-    assert status_of(correlate, monkeypatch, run.root) == 2
-    assert f"{path} {sentence}" in capsys.readouterr().err
+    assert f"{path} {sentence}" in mistake_of(correlate, run.root)
 
 
-def test_a_run_that_is_not_searched_or_too_small_is_refused(
-    work: Path, images: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(work)
-    assert status_of(correlate, monkeypatch, images.root, "--sample", "30") == 2
-    assert "random search scored only 1" in capsys.readouterr().err
+def test_a_run_that_is_not_searched_or_too_small_is_refused(images: RunDir, mistake_of: Callable[..., str]) -> None:
+    assert "random search scored only 1" in mistake_of(correlate, images.root, "--sample", "30")
     assert not images.correlation.root.exists()
     run = copy_of(images, "unfinished")
     run.summary_json.unlink()
-    assert status_of(correlate, monkeypatch, run.root) == 2
-    assert "holds no finished search" in capsys.readouterr().err
+    assert "holds no finished search" in mistake_of(correlate, run.root)
     for words in (["nowhere"], ["images", "--sample", "8"]):
-        assert status_of(correlate, monkeypatch, *words) == 2
-        assert f"there is no benchmark '{words[0]}'; there are nasbench201 (nor is it a run" in capsys.readouterr().err
+        told = mistake_of(correlate, *words)
+        assert f"there is no benchmark '{words[0]}'; there are nasbench201 (nor is it a run" in told
 
 
 def test_other_kinds_of_score_of_the_same_supernet(
-    work: Path, ranked: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ranked: RunDir, tmp_path: Path, status_of: Callable[..., int], mistake_of: Callable[..., str]
 ) -> None:
-    monkeypatch.chdir(work)
     run = RunDir(Path(shutil.copytree(ranked.root, tmp_path / "run")))
-    assert status_of(correlate, monkeypatch, run.root, "--kinds", "one_shot,indicator", "--resamples", "50") == 0
+    assert status_of(correlate, run.root, "--kinds", "one_shot,indicator", "--resamples", "50") == 0
     scores = read_json(run.ranking_json)["scores"]
     assert list(scores) == ["score", "params", "macs", "naswot", "zico", "kind one_shot"], "indicator drove the search"
     assert all(0.0 <= n["others"]["kind one_shot"] <= 1.0 for n in read_json(run.ranking_json)["sample"])
     assert "one shot, same supernet" in run.report_html.read_text()
-    assert status_of(correlate, monkeypatch, run.root, "--kinds", "path_loss") == 2
-    assert "the score path_loss has to tell" in capsys.readouterr().err
+    assert "the score path_loss has to tell" in mistake_of(correlate, run.root, "--kinds", "path_loss")
 
 
 def test_clicks_look_at_validation_and_take_what_retraining_did(
-    work: Path, clicks: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clicks: RunDir, status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     run = copy_of(clicks, "clicks-ranked")
-    assert status_of(retrain, monkeypatch, run.root, "--index", "0") == 0
+    assert status_of(retrain, run.root, "--index", "0") == 0
     (theirs,) = (read_json(path) for path in (run.root / "trials").iterdir())
     words = ["--seeds", "2", "--proxies", "zico,naswot", "--kinds", "sigeo,zico"]
-    assert status_of(correlate, monkeypatch, run.root, *SAMPLE, *words) == 0
+    assert status_of(correlate, run.root, *SAMPLE, *words) == 0
     found = read_json(run.ranking_json)
     assert (found["networks"], found["seeds"], found["metric"]) == (8, 2, "val/log_loss")
     terms = ["term zico", "term fisher_rao", "term loss"]
@@ -367,34 +308,31 @@ def test_clicks_look_at_validation_and_take_what_retraining_did(
     assert "retraining did this training already" in capsys.readouterr().err
 
 
-def test_clicks_are_shared_and_go_on_after_a_kill(work: Path, clicks: RunDir) -> None:
+def test_clicks_are_shared_and_go_on_after_a_kill(
+    clicks: RunDir, status_of: Callable[..., int], started: Callable[..., Any], wait_for: Callable[..., None]
+) -> None:
     """Two processes share the trainings, are killed without notice, and one goes on to the same records."""
     run, other = copy_of(clicks, "clicks-killed"), copy_of(clicks, "clicks-alone")
-    processes = start_two(work, run)
-    end = time.monotonic() + 150
-    while len(list(run.correlation.root.glob("trials/*.json"))) < 2 and time.monotonic() < end:
-        time.sleep(0.01)
+    processes = started("correlate", run.root, *SAMPLE, ranks=2)
+    wait_for(lambda: len(list(run.correlation.root.glob("trials/*.json"))) >= 2, processes)
     for process in processes:
         process.kill()
         process.communicate()
     assert 2 <= len(records(run)) < 8
     for folder in (run, other):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(work)
-            assert status_of(correlate, patch, folder.root, *SAMPLE) == 0
+        assert status_of(correlate, folder.root, *SAMPLE) == 0
     assert records(run) == records(other)
     assert read_json(run.ranking_json) == read_json(other.ranking_json)
 
 
 def test_without_training_a_proxy_that_drove_ranks_as_the_score_does(
-    work: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Callable[[str, list[str]], RunDir], status_of: Callable[..., int]
 ) -> None:
-    run = searched(work, "training-free-run", TRAINING_FREE)
-    monkeypatch.chdir(work)
-    assert status_of(correlate, monkeypatch, run.root, *SAMPLE, "--proxies", "naswot") == 0
+    run = searched("training-free-run", TRAINING_FREE)
+    assert status_of(correlate, run.root, *SAMPLE, "--proxies", "naswot") == 0
     found = read_json(run.ranking_json)
     assert found["scores"]["naswot"]["kendall"] == found["scores"]["score"]["kendall"]
     for network in found["sample"]:
         assert network["others"]["naswot"] == network["score"]
-    assert status_of(correlate, monkeypatch, run.root, "--kinds", "one_shot") == 2
+    assert status_of(correlate, run.root, "--kinds", "one_shot") == 2
     assert "Does the score rank?" in run.report_html.read_text()

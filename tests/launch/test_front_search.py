@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from subshot.data.digits import write_digits
 from subshot.launch import retrain, search
 from subshot.launch.clicks.config import ClickConfig
 from subshot.launch.clicks.contenders import searched
@@ -36,7 +33,6 @@ from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.space import Additive
 from subshot.train.run_dir import RunDir, file_digest, read_json, read_jsonl
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = [
     "digits",
     "--data=images",
@@ -61,33 +57,20 @@ LATENCY = Additive(1.0, ((0.1, 1.0, 2.0), *((0.0 if i in (1, 3, 4, 6, 7) else 0.
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, few_digits: Callable[..., Path]) -> Path:
     """A folder with images/, some of the handwritten digits, and latency.json."""
     folder = tmp_path_factory.mktemp("front")
-    write_digits(folder / "images")
-    for split, kept in (("train", 20), ("val", 10)):
-        for label in (folder / "images" / split).iterdir():
-            for path in sorted(label.iterdir())[kept:]:
-                path.unlink()
+    few_digits(folder / "images")
     (folder / "latency.json").write_text(json.dumps(table_record(SPACE, LATENCY, {})))
     return folder
 
 
-def status_of(patch: pytest.MonkeyPatch, program: Any, *arguments: str) -> int:
-    patch.setattr(sys, "argv", ["launch/program.py", *arguments])
-    try:
-        return int(program.main())
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
 @pytest.fixture(scope="module")
-def alone(work: Path) -> RunDir:
+def alone(work: Path, status_of: Callable[..., int]) -> RunDir:
     """An undisturbed run of one process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
-        assert status_of(patch, search, *QUICK, "--run-dir=alone") == 0
+        assert status_of(search, *QUICK, "--run-dir=alone") == 0
     return RunDir(work / "alone")
 
 
@@ -151,20 +134,19 @@ def test_the_winner_has_the_best_score_and_the_next_are_spread_over_the_front(al
         assert {network["method"] for network in networks} == {method} and 1 <= len(networks) <= 4
 
 
-def test_what_is_retrained_is_the_best_list(work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_retrained_is_the_best_list(
+    work: Path, alone: RunDir, status_of: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(work)
-    assert status_of(monkeypatch, retrain, "alone", "--top=3", "--controls=1", "--freeze") == 0
+    assert status_of(retrain, "alone", "--top=3", "--controls=1", "--freeze") == 0
     elements = read_json(alone.manifest_json)["elements"]
     best = read_json(alone.summary_json)["best"]
     assert [element["genotype"] for element in elements][:3] == [network["genotype"] for network in best[:3]]
     assert [element["role"] for element in elements] == ["winner"] * 3 + ["control"]
 
 
-def test_two_processes_give_the_same_bytes(work: Path, alone: RunDir) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    line = [*launcher, str(REPOSITORY / "launch" / "search.py"), *QUICK, "--run-dir=two"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, cwd=work, env=environment, capture_output=True, text=True, timeout=300)
+def test_two_processes_give_the_same_bytes(work: Path, alone: RunDir, launched: Callable[..., Any]) -> None:
+    done = launched("search", *QUICK, "--run-dir=two", folder=work, processes=2)
     assert done.returncode == 0, done.stderr
     two = RunDir(work / "two")
     assert two.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
@@ -175,7 +157,12 @@ def test_two_processes_give_the_same_bytes(work: Path, alone: RunDir) -> None:
 
 @pytest.mark.parametrize("state", ["saved", "damaged", "of an earlier version"])
 def test_it_goes_on_where_it_was(
-    state: str, work: Path, alone: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: str,
+    work: Path,
+    alone: RunDir,
+    tmp_path: Path,
+    status_of: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After two of four generations and a torn line, with the state of then, or with one that is no JSON. Earlier
     versions filed every method as evolution; a run that one of them began goes on so."""
@@ -195,41 +182,39 @@ def test_it_goes_on_where_it_was(
     name = "evolution" if state == "of an earlier version" else "nsga2"
     copy.history_jsonl.write_text(("".join(lines[:16]) + lines[16][:20]).replace("nsga2", name))
     copy.state_json.write_text("{" if state == "damaged" else json.dumps({name: half.to_json()}))
-    assert status_of(monkeypatch, search, *QUICK, f"--run-dir={copy.root}", "--resume") == 0
+    assert status_of(search, *QUICK, f"--run-dir={copy.root}", "--resume") == 0
     assert copy.history_jsonl.read_text() == alone.history_jsonl.read_text().replace("nsga2", name)
     assert copy.summary_json.read_text() == alone.summary_json.read_text().replace("nsga2", name)
 
 
 def test_another_table_is_another_run(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, alone: RunDir, mistake_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work)
     (work / "latency.json").rename(work / "kept.json")
     try:
         slower = Additive(2.0, LATENCY.table)
         (work / "latency.json").write_text(json.dumps(table_record(SPACE, slower, {})))
-        assert status_of(monkeypatch, search, *QUICK, "--run-dir=alone", "--resume") == 2
-        assert "--accept data.latency_table" in capsys.readouterr().err
+        assert "--accept data.latency_table" in mistake_of(search, *QUICK, "--run-dir=alone", "--resume")
     finally:
         (work / "kept.json").rename(work / "latency.json")
 
 
 def test_a_cost_that_is_not_known_is_refused_before_the_run(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, mistake_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work)
     without = [word for word in QUICK if "latency" not in word]
-    assert status_of(monkeypatch, search, *without, "--evolution.costs=latency_ms", "--run-dir=refused") == 2
-    said = capsys.readouterr().err
+    said = mistake_of(search, *without, "--evolution.costs=latency_ms", "--run-dir=refused")
     assert "evolution.costs has latency_ms" in said and "add --limits.latency-table FILE" in said
     assert not (work / "refused").exists()
 
 
 def test_the_plan_says_what_is_searched(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, status_of: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(work)
-    assert status_of(monkeypatch, search, *QUICK, "--run-dir=planned", "--dry-run") == 0
+    assert status_of(search, *QUICK, "--run-dir=planned", "--dry-run") == 0
     said = capsys.readouterr().out
     assert "32 candidates each for evolution by NSGA-II (score up, latency_ms down) and the random control" in said
     assert "max_latency_ms 6" in said and not (work / "planned").exists()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +23,15 @@ from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.network import Block
 from subshot.train.run_dir import read_json
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = ["--runtime=torch", "--space.width=0.125", "--space.input-size=16", "--networks=10", "--rounds=4", "--calls=2"]
 SPACE = nasbench_macro(16, 10, 0.125)
 
 
-def status_of(patch: pytest.MonkeyPatch, *arguments: str) -> int:
-    patch.setattr(sys, "argv", ["launch/latency.py", *arguments])
-    try:
-        return latency.main()
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory, status_of: Callable[..., int]) -> Path:
     """A table of the small space, coarse."""
     path = tmp_path_factory.mktemp("latency") / "tables" / "digits.json"
-    with pytest.MonkeyPatch.context() as patch:
-        assert status_of(patch, "digits", *QUICK, "--coarse=9", f"--out={path}") == 0
+    assert status_of(latency, "digits", *QUICK, "--coarse=9", f"--out={path}") == 0
     return path
 
 
@@ -140,28 +128,25 @@ def test_mistakes_end_with_2_and_one_sentence(
     arguments: list[str],
     sentence: str,
     tmp_path: Path,
+    mistake_of: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert status_of(monkeypatch, *arguments) == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(latency, *arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_no_table_is_overwritten(
-    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_table_is_overwritten(made: Path, mistake_of: Callable[..., str]) -> None:
     before = made.read_bytes()
-    assert status_of(monkeypatch, "digits", *QUICK, f"--out={made}") == 2
-    assert "exists; name another --out" in capsys.readouterr().err and made.read_bytes() == before
+    assert "exists; name another --out" in mistake_of(latency, "digits", *QUICK, f"--out={made}")
+    assert made.read_bytes() == before
 
 
-def test_ctrl_c_leaves_nothing_and_says_so(tmp_path: Path) -> None:
-    line = [sys.executable, str(REPOSITORY / "launch" / "latency.py"), "digits", *QUICK, "--rounds=100000"]
-    process = subprocess.Popen([*line, "--out=tables/t.json"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "tables").is_dir() and process.poll() is None:
-        time.sleep(0.05)
+def test_ctrl_c_leaves_nothing_and_says_so(
+    tmp_path: Path, started: Callable[..., Any], wait_for: Callable[..., None]
+) -> None:
+    [process] = started("latency", "digits", *QUICK, "--rounds=100000", "--out=tables/t.json", folder=tmp_path)
+    wait_for((tmp_path / "tables").is_dir, [process])
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)

@@ -1,9 +1,8 @@
 """A space of the user's own: searched, retrained, reported; refused with one sentence where it is wrong or changed."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +13,6 @@ from subshot.supernet import SPACES
 from subshot.supernet.chain_check import why_unsound
 from subshot.train.run_dir import RunDir, file_digest, read_json, read_jsonl
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OWN = """
 from dataclasses import dataclass
 
@@ -49,27 +47,19 @@ def own(folder: Path, text: str = OWN, name: str = "build") -> SpaceConfig:
     return SpaceConfig(f"{folder / 'my_space.py'}:{name}", 32)
 
 
-def launched(folder: Path, script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "launch" / f"{script}.py"), *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory, launched: Callable[..., Any]) -> Path:
     """The folder of a finished search, of the space's file, and of its retraining."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "my_space.py").write_text(OWN)
-    done = launched(folder, "search", "digits", "--space.name", "my_space.py:build", *QUICK)
+    done = launched("search", "digits", "--space.name", "my_space.py:build", *QUICK, folder=folder)
     assert done.returncode == 0, done.stderr
-    trained = launched(folder.parent, "retrain", str(folder / "run"), "--controls=0", "--epochs=1")
+    trained = launched("retrain", folder / "run", "--controls=0", "--epochs=1", folder=folder.parent)
     assert trained.returncode == 0, trained.stderr
     return folder
 
 
-def test_a_space_of_one_s_own_is_searched_retrained_and_reported(searched: Path) -> None:
+def test_a_space_of_one_s_own_is_searched_retrained_and_reported(searched: Path, launched: Callable[..., Any]) -> None:
     run = RunDir(searched / "run")
     assert read_json(run.config_json)["space"]["name"] == f"{searched / 'my_space.py'}:build"
     assert read_json(run.data_json)["space_sha256"] == file_digest(searched / "my_space.py")
@@ -78,16 +68,16 @@ def test_a_space_of_one_s_own_is_searched_retrained_and_reported(searched: Path)
     assert run.winner("1").weights().is_file()
     report = run.report_html.read_text()
     assert "The winner: " in report and "layer1" in report
-    assert "finished" in launched(searched, "status", "run").stdout
+    assert "finished" in launched("status", "run", folder=searched).stdout
 
 
-def test_a_run_does_not_go_on_with_a_changed_file(searched: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_go_on_with_a_changed_file(searched: Path, launched: Callable[..., Any]) -> None:
     file = searched / "my_space.py"
     try:
         file.write_text(OWN + "# changed\n")
         for done in (
-            launched(searched, "search", "digits", "--space.name", "my_space.py:build", *QUICK, "--resume"),
-            launched(searched, "retrain", "run"),
+            launched("search", "digits", "--space.name", "my_space.py:build", *QUICK, "--resume", folder=searched),
+            launched("retrain", "run", folder=searched),
         ):
             assert done.returncode == 2 and "data.space_sha256" in done.stderr, done.stderr
         with pytest.raises(ValueError, match=r"my_space\.py was changed since the run was begun; put it back"):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +11,6 @@ import pytest
 import torch
 
 from subshot.data.digits import write_digits
-from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
-from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch import search
 from subshot.launch.domain import Domain, open_domain
 from subshot.launch.plan import Plan, duration, existing, lines_of, make_plan
@@ -79,12 +74,11 @@ TRAINED = ("vision", "clicks")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, prepared_clicks: Callable[..., Path]) -> Path:
     """A folder with digits/ and prepared/."""
     folder = tmp_path_factory.mktemp("plan")
     write_digits(folder / "digits")
-    raw = write_synthetic_log(folder / "raw.tsv", 4000, 0)
-    prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=300))
+    prepared_clicks(folder / "prepared")
     return folder
 
 
@@ -190,12 +184,14 @@ def test_a_full_disk_is_warned_of(plans: dict[str, tuple[Any, Domain, Plan]]) ->
 
 
 def test_the_estimated_files_are_of_their_real_sizes(
-    work: Path, plans: dict[str, tuple[Any, Domain, Plan]], monkeypatch: pytest.MonkeyPatch
+    work: Path,
+    plans: dict[str, tuple[Any, Domain, Plan]],
+    status_of: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against the run itself: supernet, history and paths."""
     monkeypatch.chdir(work)
-    monkeypatch.setattr(sys, "argv", ["launch/search.py", *RUNS["vision"], "--run-dir=real"])
-    assert search.main() == 0
+    assert status_of(search, *RUNS["vision"], "--run-dir=real") == 0
     run, disk = RunDir(work / "real"), plans["vision"][2].measured.disk
     for path in (run.supernet, run.history_jsonl, run.paths_jsonl):
         assert disk[path.name] == pytest.approx(path.stat().st_size, rel=0.1)
@@ -216,7 +212,7 @@ def test_limits_that_exclude_one_another_are_refused(work: Path) -> None:
             make_plan(config, domain, RunDir(work / "never"), ALONE)
 
 
-def test_two_processes_make_one_plan(work: Path) -> None:
+def test_two_processes_make_one_plan(work: Path, launched: Callable[..., Any]) -> None:
     """Every rank takes part; the main one prints."""
     program = work / "plan_in_two.py"
     program.write_text(
@@ -228,15 +224,8 @@ def test_two_processes_make_one_plan(work: Path) -> None:
         "    plan = write_plan(arguments.config, domain, arguments.run(), world)\n"
         "    if world.is_main:\n        print(plan)\n"
     )
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launcher, str(program), *RUNS["clicks"], "--batches.num-shards=2", "--run-dir=none"],
-        cwd=work,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    words = [*RUNS["clicks"], "--batches.num-shards=2", "--run-dir=none"]
+    done = launched(program, *words, folder=work, processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("plan of nasrec-full-criteo: 2 process(es) on cpu")
     assert "20 random ones, by 2 process(es)" in done.stdout
@@ -258,14 +247,15 @@ def test_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_the_plan_and_makes_no_run(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path,
+    status_of: Callable[..., int],
+    mistake_of: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(work)
-    line = ["launch/search.py", *RUNS["training_free"], "--dry-run", "--run-dir=unmade"]
-    monkeypatch.setattr(sys, "argv", line)
-    assert search.main() == 0
+    words = [*RUNS["training_free"], "--dry-run", "--run-dir=unmade"]
+    assert status_of(search, *words) == 0
     assert capsys.readouterr().out.startswith("plan of nasbench201-cifar10: 1 process(es) on cpu")
-    monkeypatch.setattr(sys, "argv", [*line, "--limits.max-macs=1000"])
-    assert search.main() == 2
-    assert "no network was found that meets every limit" in capsys.readouterr().err
+    assert "no network was found that meets every limit" in mistake_of(search, *words, "--limits.max-macs=1000")
     assert not (work / "unmade").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from subshot.train.run_dir import RunDir, read_json
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+def run(tmp_path_factory: pytest.TempPathFactory, status_of: Callable[..., int]) -> RunDir:
     """A tiny search, its winner and one control retrained for two epochs."""
     folder = tmp_path_factory.mktemp("retrain")
     with pytest.MonkeyPatch.context() as patch:
@@ -35,19 +35,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
             "--evolution.sample=4",
             "--retrain.recipe.ema-decay=0.5",
         ]
-        patch.setattr(sys, "argv", ["launch/search.py", "digits", "--run-dir", str(folder / "run"), *settings])
-        assert search.main() == 0
-        assert retrain_with(patch, folder, "--controls", "1", "--epochs", "2") == 0
+        assert status_of(search, "digits", "--run-dir", folder / "run", *settings) == 0
+        assert status_of(retrain, folder / "run", "--controls", "1", "--epochs", "2") == 0
     return RunDir(folder / "run")
-
-
-def retrain_with(patch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
-    patch.setattr(sys, "argv", ["launch/retrain.py", str(folder / "run"), *arguments])
-    try:
-        return retrain.main()
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
 
 
 def test_folders_are_whole(run: RunDir) -> None:
@@ -122,10 +112,12 @@ def test_onnx_takes_any_batch(run: RunDir) -> None:
     assert read_json(winner.metrics_json)["onnx_max_abs_difference"] < 1e-3
 
 
-def test_finished_networks_are_kept(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_networks_are_kept(
+    run: RunDir, status_of: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(run.root.parent)
     before = run.winner("1").weights().stat().st_mtime_ns
-    assert retrain_with(monkeypatch, run.root.parent, "--controls", "1", "--epochs", "2") == 0
+    assert status_of(retrain, run.root, "--controls", "1", "--epochs", "2") == 0
     assert run.winner("1").weights().stat().st_mtime_ns == before
 
 
@@ -143,19 +135,15 @@ def test_mistakes_end_with_2(
     run: RunDir,
     arguments: list[str],
     sentence: str,
+    mistake_of: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(run.root.parent)
-    assert retrain_with(monkeypatch, run.root.parent, *arguments) == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(retrain, run.root, *arguments)
 
 
-def test_a_run_without_a_search_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert retrain_with(monkeypatch, tmp_path) == 2
-    assert "run launch/search.py first" in capsys.readouterr().err
+def test_a_run_without_a_search_is_refused(tmp_path: Path, mistake_of: Callable[..., str]) -> None:
+    assert "run launch/search.py first" in mistake_of(retrain, tmp_path / "run")
 
 
 def test_manifest_lists_seeds_and_controls(run: RunDir) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +11,6 @@ import pytest
 import torch
 
 from subshot.data.digits import write_digits
-from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
-from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch import score, search
 from subshot.launch.domain import open_domain, read_config
 from subshot.launch.run_log import RunLog
@@ -24,7 +19,6 @@ from subshot.train.dist import World
 from subshot.train.job_record import read_job
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["--evolution.budget=6", "--evolution.population=4", "--evolution.sample=2", "--evolution.children=2"]
 RUNS = {
     "vision": [
@@ -59,27 +53,16 @@ RUNS = {
 }
 
 
-def status_of(program: Any, *arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"launch/{program.__name__.rsplit('.', 1)[-1]}.py", *arguments])
-        try:
-            return program.main()  # type: ignore[no-any-return]
-        except SystemExit as stop:
-            assert isinstance(stop.code, int)
-            return stop.code
-
-
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, prepared_clicks: Callable[..., Path]) -> Path:
     folder = tmp_path_factory.mktemp("score")
     write_digits(folder / "digits")
-    raw = write_synthetic_log(folder / "raw.tsv", 4000, 0)
-    prepare_clicks("criteo", raw, folder / "prepared", PrepareOptions(max_rows_per_table=300))
+    prepared_clicks(folder / "prepared")
     return folder
 
 
 @pytest.fixture(scope="module")
-def runs(work: Path) -> Callable[[str], RunDir]:
+def runs(work: Path, status_of: Callable[..., int]) -> Callable[[str], RunDir]:
     """A finished search of a domain, made when it is first asked for."""
     made: dict[str, RunDir] = {}
 
@@ -110,7 +93,7 @@ def bytes_of(run: RunDir) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("name", list(RUNS))
 def test_shares_make_up_the_population_and_touch_nothing_else(
-    name: str, runs: Callable[[str], RunDir], capsys: pytest.CaptureFixture[str]
+    name: str, runs: Callable[[str], RunDir], status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = runs(name)
     before, journal = bytes_of(run), [path.read_bytes() for path in run.all_scores("search")]
@@ -148,7 +131,9 @@ def test_scores_are_those_of_the_history(name: str, runs: Callable[[str], RunDir
         assert (found["score"], found["reason"], found["costs"]) == (row["score"], row.get("infeasible"), row["costs"])
 
 
-def test_a_share_that_is_done_is_left_as_it_is_and_a_torn_line_is_made_good(runs: Callable[[str], RunDir]) -> None:
+def test_a_share_that_is_done_is_left_as_it_is_and_a_torn_line_is_made_good(
+    runs: Callable[[str], RunDir], status_of: Callable[..., int]
+) -> None:
     run = runs("training_free")
     line = (str(run.root), "--population=9", "--of=2", "--index=0")
     path = run.scores_jsonl("score-0", 0)
@@ -162,7 +147,7 @@ def test_a_share_that_is_done_is_left_as_it_is_and_a_torn_line_is_made_good(runs
 
 
 def test_without_an_index_all_shares_are_scored(
-    runs: Callable[[str], RunDir], capsys: pytest.CaptureFixture[str]
+    runs: Callable[[str], RunDir], status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = runs("training_free")
     capsys.readouterr()
@@ -175,18 +160,12 @@ def test_without_an_index_all_shares_are_scored(
     assert set(score.population_of(domain, config.seed, 5)) <= rows.keys()
 
 
-def test_two_processes_give_the_scores_of_one(work: Path, runs: Callable[[str], RunDir]) -> None:
+def test_two_processes_give_the_scores_of_one(
+    work: Path, runs: Callable[[str], RunDir], status_of: Callable[..., int], launched: Callable[..., Any]
+) -> None:
     run = runs("training_free")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     share = [str(run.root), "--population=28", "--of=7", "--index"]
-    done = subprocess.run(
-        [*launcher, str(REPOSITORY / "launch" / "score.py"), *share, "6"],
-        cwd=work,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = launched("score", *share, "6", folder=work, processes=2)
     assert done.returncode == 0, done.stderr
     paths = run.all_scores("score-6")
     assert done.stdout.splitlines()[-1] == str(paths[0]) and len(paths) == 2
@@ -209,11 +188,10 @@ def test_two_processes_give_the_scores_of_one(work: Path, runs: Callable[[str], 
     ],
 )
 def test_mistakes_end_with_2_and_one_sentence(
-    arguments: list[str], sentence: str, runs: Callable[[str], RunDir], capsys: pytest.CaptureFixture[str]
+    arguments: list[str], sentence: str, runs: Callable[[str], RunDir], mistake_of: Callable[..., str]
 ) -> None:
     run = runs("training_free")
-    assert status_of(score, str(run.root), *arguments) == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(score, run.root, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -226,30 +204,29 @@ def test_mistakes_end_with_2_and_one_sentence(
     ],
 )
 def test_what_the_search_has_not_written_yet_is_not_written_here(
-    name: str, missing: str, runs: Callable[[str], RunDir], capsys: pytest.CaptureFixture[str]
+    name: str, missing: str, runs: Callable[[str], RunDir], mistake_of: Callable[..., str]
 ) -> None:
     run = runs(name)
     path = run.root / missing
     kept = path.read_bytes()
     path.unlink()
     try:
-        assert status_of(score, str(run.root), "--population=3") == 2
+        said = mistake_of(score, run.root, "--population=3")
         assert not path.exists()
     finally:
         path.write_bytes(kept)
-    assert f"has no {missing} yet; let launch/search.py come to its search first" in capsys.readouterr().err
+    assert f"has no {missing} yet; let launch/search.py come to its search first" in said
 
 
 def test_a_folder_without_a_run_and_other_data_are_refused(
-    work: Path, runs: Callable[[str], RunDir], capsys: pytest.CaptureFixture[str]
+    work: Path, runs: Callable[[str], RunDir], mistake_of: Callable[..., str]
 ) -> None:
-    assert status_of(score, str(work / "empty"), "--population=3") == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "holds no run" in mistake_of(score, work / "empty", "--population=3")
     run = runs("training_free")
     kept = run.data_json.read_text()
     run.data_json.write_text(json.dumps(read_json(run.data_json) | {"classes": 11}))
     try:
-        assert status_of(score, str(run.root), "--population=3") == 2
+        said = mistake_of(score, run.root, "--population=3")
     finally:
         run.data_json.write_text(kept)
-    assert "was begun with other settings or data (data.classes: 11 in the run, 10 now)" in capsys.readouterr().err
+    assert "was begun with other settings or data (data.classes: 11 in the run, 10 now)" in said

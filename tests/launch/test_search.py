@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from subshot.launch import search
 from subshot.launch.config import VisionConfig, differences, from_json, to_json
 from subshot.launch.presets import PRESETS
-from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = [
     "digits",
     "--space.width=0.125",
@@ -30,38 +25,34 @@ QUICK = [
 ]
 
 
-def command(processes: int, arguments: list[str]) -> list[str]:
-    script = str(REPOSITORY / "launch" / "search.py")
-    if processes == 1:
-        return [sys.executable, script, *arguments]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [*launcher, script, *arguments]
-
-
-def run_search(folder: Path, name: str, processes: int = 1, extra: list[str] | None = None) -> RunDir:
-    arguments = [*QUICK, f"--run-dir={folder / name}", *(extra or [])]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command(processes, arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return RunDir(folder / name)
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("search")
 
 
 @pytest.fixture(scope="module")
-def alone(work: Path) -> RunDir:
+def run_search(work: Path, launched: Callable[..., Any]) -> Callable[..., RunDir]:
+    """run_search(name, *words, processes=1): a finished run in processes of its own."""
+
+    def run(name: str, *words: str, processes: int = 1) -> RunDir:
+        done = launched("search", *QUICK, f"--run-dir={work / name}", *words, folder=work, processes=processes)
+        assert done.returncode == 0, done.stderr
+        return RunDir(work / name)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(run_search: Callable[..., RunDir]) -> RunDir:
     """A finished run of one process."""
-    return run_search(work, "alone")
+    return run_search("alone")
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_gives_the_same_bytes(work: Path, alone: RunDir, processes: int) -> None:
-    other = run_search(work, f"by-{processes}", processes)
+def test_any_number_of_processes_gives_the_same_bytes(
+    run_search: Callable[..., RunDir], alone: RunDir, processes: int
+) -> None:
+    other = run_search(f"by-{processes}", processes=processes)
     assert other.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
     assert other.supernet.read_bytes() == alone.supernet.read_bytes()
     assert other.paths_jsonl.read_bytes() == alone.paths_jsonl.read_bytes()
@@ -89,22 +80,19 @@ def test_optimum_bounds_both_searches(alone: RunDir) -> None:
     assert len(found["controls"]) == 3
 
 
-def test_a_killed_search_goes_on_to_the_same_history(work: Path, alone: RunDir) -> None:
+def test_a_killed_search_goes_on_to_the_same_history(
+    work: Path, run_search: Callable[..., RunDir], alone: RunDir, killed_in_warm_up: Callable[..., None]
+) -> None:
     run = RunDir(work / "killed")
-    arguments = [*QUICK, f"--run-dir={run.root}"]
-    process = subprocess.Popen(command(1, arguments), cwd=work, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 200
-    while not checkpoint_paths(run.checkpoints, "warmup") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint_paths(run.checkpoints, "warmup")
-    run_search(work, "killed", extra=["--resume"])
+    killed_in_warm_up(run, *QUICK)
+    run_search("killed", "--resume")
     assert run.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
     assert run.supernet.read_bytes() == alone.supernet.read_bytes()
 
 
-def test_resuming_mid_search_gives_the_same_history(work: Path, alone: RunDir) -> None:
+def test_resuming_mid_search_gives_the_same_history(
+    work: Path, run_search: Callable[..., RunDir], alone: RunDir
+) -> None:
     """The files as they lie after a stop in the middle of the random control, with a torn line."""
     text = alone.history_jsonl.read_text()
     state = read_json(alone.state_json)
@@ -121,17 +109,8 @@ def test_resuming_mid_search_gives_the_same_history(work: Path, alone: RunDir) -
         (copy.root / path.name).write_bytes(path.read_bytes())
     (copy.root / "history.jsonl").write_text(text[: len(text) * 3 // 4])
     (copy.root / "state.json").write_text(json.dumps({"evolution": state["evolution"]}))
-    run_search(work, "copied", extra=["--resume"])
+    run_search("copied", "--resume")
     assert copy.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
-
-
-def status_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["launch/search.py", *arguments])
-    try:
-        return search.main()
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
 
 
 @pytest.mark.parametrize(
@@ -151,24 +130,22 @@ def test_mistakes_end_with_2_and_one_sentence(
     arguments: list[str],
     sentence: str,
     work: Path,
+    mistake_of: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(work)
-    assert status_of([*arguments, *(["--run-dir=mistake"] if len(arguments) > 1 else [])], monkeypatch) == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(search, *arguments, *(["--run-dir=mistake"] if len(arguments) > 1 else []))
     assert not (work / "mistake" / "history.jsonl").exists()
 
 
 def test_a_run_is_never_overwritten(
-    alone: RunDir, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    alone: RunDir, work: Path, mistake_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(work)
     before = alone.history_jsonl.read_bytes()
-    assert status_of([*QUICK, f"--run-dir={alone.root}"], monkeypatch) == 2
-    assert "add --resume" in capsys.readouterr().err
-    assert status_of([*QUICK, f"--run-dir={alone.root}", "--resume", "--seed=4"], monkeypatch) == 2
-    assert "seed: 0 in the run, 4 now" in capsys.readouterr().err
+    assert "add --resume" in mistake_of(search, *QUICK, f"--run-dir={alone.root}")
+    resumed = mistake_of(search, *QUICK, f"--run-dir={alone.root}", "--resume", "--seed=4")
+    assert "seed: 0 in the run, 4 now" in resumed
     assert alone.history_jsonl.read_bytes() == before
 
 

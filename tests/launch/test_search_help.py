@@ -2,7 +2,9 @@
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -144,10 +146,11 @@ def test_a_first_page_shows_both_forms_of_correlate(
     ],
 )
 def test_a_mistake_names_the_nearest_that_is_right(
-    command: object,
+    command: ModuleType,
     words: list[str],
     sentence: str,
     tmp_path: Path,
+    status_of: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -155,11 +158,7 @@ def test_a_mistake_names_the_nearest_that_is_right(
     Path("log.csv").write_text("a file")
     Path("here").mkdir()
     Path("here/config.json").write_text("{}")
-    monkeypatch.setattr(sys, "argv", ["launch/command.py", *words])
-    try:
-        status = command.main()  # type: ignore[attr-defined]
-    except SystemExit as stop:
-        status = stop.code
+    assert status_of(command, *words) == 2
     said = capsys.readouterr().err
-    assert status == 2 and said.startswith("error: ") and len(said.splitlines()) == 1, said
+    assert said.startswith("error: ") and len(said.splitlines()) == 1, said
     assert sentence in said and "--resume" not in said

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,15 +112,6 @@ def test_a_path_that_sbatch_cannot_read_is_refused(tmp_path: Path) -> None:
         replace(plan_of(tmp_path), run=tmp_path / 'a "run"')
 
 
-def status_of(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["launch/slurm.py", *arguments])
-    try:
-        return slurm.main()
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -140,22 +132,21 @@ def test_mistakes_are_refused_before_anything_is_written(
     arguments: list[str],
     sentence: str,
     tmp_path: Path,
+    mistake_of: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     extra = ["--run-dir", "mistake"] if len(arguments) > 1 else []
-    assert status_of([*arguments, *extra], monkeypatch) == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(slurm, *arguments, *extra)
     assert not list(tmp_path.iterdir())
 
 
 def test_print_shows_all_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, status_of: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["clicks", "--run-dir", "a run", "--resume", "--slurm.extra", "--qos=x", "--seed", "3", "--print"]
-    assert status_of(given, monkeypatch) == 0
+    assert status_of(slurm, *given) == 0
     shown = capsys.readouterr().out
     assert "#SBATCH --qos=x\n" in shown
     assert f"launch/search.py\" clicks --seed 3 --run-dir '{tmp_path}/a run' --resume\n" in shown
@@ -166,12 +157,11 @@ def test_print_shows_all_and_writes_nothing(
 
 
 def test_without_sbatch_the_scripts_are_left_to_be_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, mistake_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert status_of(["digits", "--run-dir", "run"], monkeypatch) == 2
-    assert "there is no sbatch here; the scripts are in" in capsys.readouterr().err
+    assert "there is no sbatch here; the scripts are in" in mistake_of(slurm, "digits", "--run-dir", "run")
     assert sorted(path.name for path in (tmp_path / "run/slurm").glob("*.sbatch")) == [
         "retrain.sbatch",
         "search.sbatch",

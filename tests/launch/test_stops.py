@@ -12,15 +12,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from subshot.data.digits import write_digits
 from subshot.launch import retrain, search
 from subshot.train.checkpoint import checkpoint_paths
 from subshot.train.claim import claimed
@@ -28,6 +25,9 @@ from subshot.train.job_record import read_heartbeats, read_job
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+Search = Callable[..., int]
+Once = Callable[..., Any]  # of tests/conftest.py
+WaitFor = Callable[..., None]
 QUICK = [
     "digits",
     "--data=images",
@@ -45,33 +45,39 @@ QUICK = [
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(tmp_path_factory: pytest.TempPathFactory, few_digits: Callable[..., Path]) -> Path:
     """A folder with images/: some of the handwritten digits."""
     folder = tmp_path_factory.mktemp("stops")
-    write_digits(folder / "images")
-    for split, kept in (("train", 20), ("val", 10)):
-        for label in (folder / "images" / split).iterdir():
-            for path in sorted(label.iterdir())[kept:]:
-                path.unlink()
+    few_digits(folder / "images")
     return folder
 
 
 @pytest.fixture(scope="module")
-def alone(work: Path) -> RunDir:
+def search_here(work: Path, status_of: Callable[..., int]) -> Search:
+    """search_here(run, *words): the exit status of a search in this process."""
+
+    def begin(run: RunDir, *words: str) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(work)
+            return status_of(search, *QUICK, f"--run-dir={run.root}", *words)
+
+    return begin
+
+
+@pytest.fixture
+def start_ranks(work: Path, started: Callable[..., Any]) -> Callable[..., Any]:
+    """start_ranks(run, ranks, *words): a search's processes."""
+    return lambda run, ranks, *words: started(
+        "search", *QUICK, f"--run-dir={run.root}", *words, folder=work, ranks=ranks
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(work: Path, search_here: Search) -> RunDir:
     """An undisturbed run of one process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(work)
-        assert search_here(patch, RunDir(work / "alone")) == 0
-    return RunDir(work / "alone")
-
-
-def search_here(patch: pytest.MonkeyPatch, run: RunDir, *extra: str) -> int:
-    patch.setattr(sys, "argv", ["launch/search.py", *QUICK, f"--run-dir={run.root}", *extra])
-    try:
-        return search.main()
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
+    run = RunDir(work / "alone")
+    assert search_here(run) == 0
+    return run
 
 
 def same(run: RunDir, alone: RunDir) -> bool:
@@ -95,20 +101,6 @@ def controlling(run: RunDir) -> bool:
     return '"method":"random"' in (run.history_jsonl.read_text() if run.history_jsonl.is_file() else "")
 
 
-def once(condition: Callable[[], bool], action: Callable[[], object]) -> threading.Thread:
-    """Does it as soon as the condition holds, from another thread."""
-
-    def wait() -> None:
-        end = time.monotonic() + 200
-        while not condition() and time.monotonic() < end:
-            time.sleep(0.003)
-        action()
-
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
-
-
 @pytest.mark.parametrize(
     ("number", "stage"), [(signal.SIGTERM, warming), (signal.SIGUSR1, scoring), (signal.SIGINT, controlling)]
 )
@@ -117,13 +109,13 @@ def test_a_signal_saves_and_the_run_goes_on(
     stage: Callable[[RunDir], bool],
     work: Path,
     alone: RunDir,
-    monkeypatch: pytest.MonkeyPatch,
+    search_here: Search,
+    once: Once,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(work)
     run = RunDir(work / number.name)
     sender = once(lambda: stage(run), lambda: os.kill(os.getpid(), number))
-    assert search_here(monkeypatch, run) == 75
+    assert search_here(run) == 75
     sender.join()
     said = capfd.readouterr().err
     assert f"{number.name}: stopping after the present step" in said
@@ -133,7 +125,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert record is not None and record.state == "preempted" and len(record.stops) == 1
     assert not run.summary_json.exists() and not run.claim_json("search").exists()
     known = {path: path.read_bytes() for path in run.all_scores("search")}
-    assert search_here(monkeypatch, run, "--resume") == 0
+    assert search_here(run, "--resume") == 0
     assert same(run, alone)
     for path, before in known.items():
         assert path.read_bytes().startswith(before), "no score that was given is given again"
@@ -143,41 +135,12 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert record is not None and record.state == "finished" and record.restarts == 1
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def start_ranks(work: Path, run: RunDir, ranks: int, *extra: str) -> list[subprocess.Popen[str]]:
-    """A search's processes without a launcher that would restart, signal or kill them."""
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
-    line = [sys.executable, str(REPOSITORY / "launch/search.py"), *QUICK, f"--run-dir={run.root}", *extra]
-    return [
-        subprocess.Popen(
-            line,
-            cwd=work,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks), **where},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-
-
-def wait_for(condition: Callable[[], bool], processes: list[subprocess.Popen[str]]) -> None:
-    end = time.monotonic() + 200
-    while not condition() and time.monotonic() < end:
-        assert all(process.poll() is None for process in processes), [p.communicate()[1] for p in processes]
-        time.sleep(0.003)
-    assert condition()
-
-
-def test_a_signal_to_one_process_stops_all_and_three_go_on(work: Path, alone: RunDir) -> None:
+def test_a_signal_to_one_process_stops_all_and_three_go_on(
+    work: Path, alone: RunDir, start_ranks: Callable[..., Any], wait_for: WaitFor
+) -> None:
     """The flag is agreed on at a step boundary; the resumed search has another number of processes."""
     run = RunDir(work / "one-of-two")
-    processes = start_ranks(work, run, 2)
+    processes = start_ranks(run, 2)
     wait_for(lambda: scoring(run), processes)
     processes[1].send_signal(signal.SIGTERM)
     said = [process.communicate(timeout=100)[1] for process in processes]
@@ -185,17 +148,17 @@ def test_a_signal_to_one_process_stops_all_and_three_go_on(work: Path, alone: Ru
     assert "stopped: SIGTERM, " in said[0] and "stopped" not in said[1]
     record = read_job(run, "search")
     assert record is not None and record.state == "preempted"
-    for process in (more := start_ranks(work, run, 3, "--resume")):
+    for process in (more := start_ranks(run, 3, "--resume")):
         assert process.communicate(timeout=200)[1] is not None
     assert [process.returncode for process in more] == [0, 0, 0]
     assert same(run, alone)
 
 
 def test_a_process_that_dies_is_named_and_nothing_is_lost(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch
+    work: Path, alone: RunDir, search_here: Search, start_ranks: Callable[..., Any], wait_for: WaitFor
 ) -> None:
     run = RunDir(work / "dead")
-    processes = start_ranks(work, run, 2)
+    processes = start_ranks(run, 2)
     wait_for(lambda: warming(run), processes)
     processes[1].kill()
     said = processes[0].communicate(timeout=100)[1]
@@ -204,14 +167,15 @@ def test_a_process_that_dies_is_named_and_nothing_is_lost(
     assert f"error: process 1 on {socket.gethostname()} is gone" in said.splitlines()[-1]
     assert "go on with: " in said.splitlines()[-1]
     assert "Traceback" not in said
-    monkeypatch.chdir(work)
-    assert search_here(monkeypatch, run, "--resume") == 0
+    assert search_here(run, "--resume") == 0
     assert same(run, alone)
 
 
-def test_the_others_speak_where_the_main_process_dies(work: Path) -> None:
+def test_the_others_speak_where_the_main_process_dies(
+    work: Path, start_ranks: Callable[..., Any], wait_for: WaitFor
+) -> None:
     run = RunDir(work / "headless")
-    processes = start_ranks(work, run, 2)
+    processes = start_ranks(run, 2)
     wait_for(lambda: warming(run), processes)
     processes[0].kill()
     said = processes[1].communicate(timeout=100)[1]
@@ -221,9 +185,11 @@ def test_the_others_speak_where_the_main_process_dies(work: Path) -> None:
 
 
 @pytest.mark.parametrize("hanging", [0, 1])
-def test_a_process_that_hangs_is_waited_for_only_so_long(work: Path, hanging: int) -> None:
+def test_a_process_that_hangs_is_waited_for_only_so_long(
+    work: Path, start_ranks: Callable[..., Any], wait_for: WaitFor, hanging: int
+) -> None:
     run = RunDir(work / f"hung-{hanging}")
-    processes = start_ranks(work, run, 2, "--timeout-minutes=0.05")
+    processes = start_ranks(run, 2, "--timeout-minutes=0.05")
     wait_for(lambda: warming(run), processes)
     processes[hanging].send_signal(signal.SIGSTOP)
     other = processes[1 - hanging]
@@ -237,22 +203,22 @@ def test_a_process_that_hangs_is_waited_for_only_so_long(work: Path, hanging: in
     assert [beat.rank for beat in read_heartbeats(run, "search")] == [0, 1]
 
 
-def test_kills_at_random_instants_end_in_the_same_bytes(tmp_path: Path) -> None:
+def test_kills_at_random_instants_end_in_the_same_bytes(tmp_path: Path, launched: Callable[..., Any]) -> None:
     """benchmarks/chaos.py, in small: SIGKILL to one, two or three processes wherever they are, twice."""
-    line = [sys.executable, str(REPOSITORY / "benchmarks/chaos.py"), "--kills=2", "--stages=images"]
-    line += [f"--folder={tmp_path}"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=500, check=False)
+    chaos = REPOSITORY / "benchmarks/chaos.py"
+    done = launched(chaos, "--kills=2", "--stages=images", f"--folder={tmp_path}", timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(": killed ") == 2
     assert "0 differ" in done.stdout
 
 
-def test_torn_and_damaged_files_are_mended(work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_torn_and_damaged_files_are_mended(
+    work: Path, alone: RunDir, search_here: Search, once: Once, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As a crash of the machine may leave them: a torn line, a damaged checkpoint, a damaged state, a line of zeros."""
-    monkeypatch.chdir(work)
     run = RunDir(work / "damaged")
     sender = once(lambda: controlling(run), lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert search_here(monkeypatch, run) == 75
+    assert search_here(run) == 75
     sender.join()
     run.supernet.unlink()
     latest = checkpoint_paths(run.checkpoints, "warmup")[0]
@@ -263,7 +229,7 @@ def test_torn_and_damaged_files_are_mended(work: Path, alone: RunDir, monkeypatc
     for path in (run.metrics_jsonl, run.paths_jsonl, *run.all_scores("search")):
         path.write_bytes(path.read_bytes() + b'{"torn":')
     capsys.readouterr()
-    assert search_here(monkeypatch, run, "--resume") == 0
+    assert search_here(run, "--resume") == 0
     said = capsys.readouterr().err
     assert f"{latest} is damaged" in said and "warm-up continues after step 20" in said
     assert f"{run.state_json} is not JSON" in said
@@ -274,21 +240,19 @@ def test_torn_and_damaged_files_are_mended(work: Path, alone: RunDir, monkeypatc
 
 
 def test_a_second_search_of_a_folder_refuses(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys
+    alone: RunDir, search_here: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     before = {path: path.read_bytes() for path in alone.root.rglob("*") if path.is_file()}
     with claimed(alone.claim_json("search"), "the first"):
-        assert search_here(monkeypatch, alone, "--resume") == 2
+        assert search_here(alone, "--resume") == 2
     said = capsys.readouterr().err
     assert f"error: a search in {alone.root} is at work already: process {os.getpid()} on " in said
     assert {path: path.read_bytes() for path in alone.root.rglob("*") if path.is_file()} == before
 
 
 def test_what_differs_is_listed_and_may_be_named(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys
+    work: Path, alone: RunDir, search_here: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     run = RunDir(work / "changed")
     run.root.mkdir()
     for path in (alone.config_json, alone.data_json, alone.paths_jsonl, alone.supernet, alone.spectrum_json):
@@ -298,38 +262,36 @@ def test_what_differs_is_listed_and_may_be_named(
     data = read_json(run.data_json)
     run.data_json.write_text(json.dumps(data | {"classes": 9}))
     changed = ["--resume", "--evolution.budget=22"]
-    assert search_here(monkeypatch, run, *changed) == 2
+    assert search_here(run, *changed) == 2
     said = capsys.readouterr().err
     names = ["evolution.budget", "schema_version", "data.classes"]
     for part in ("evolution.budget: 20 in the run, 22 now", "schema_version: 1 in the run, 2 now", "--accept "):
         assert part in said
     assert "data.classes: 9 in the run, 10 now" in said
-    assert search_here(monkeypatch, run, *changed, "--accept", *names[:2]) == 2
+    assert search_here(run, *changed, "--accept", *names[:2]) == 2
     said = capsys.readouterr().err
     assert "data.classes" in said and "evolution.budget" not in said
-    assert search_here(monkeypatch, run, *changed, "--accept", *names) == 0
+    assert search_here(run, *changed, "--accept", *names) == 0
     assert "accepted change: evolution.budget: 20 in the run, 22 now" in run.log.read_text()
-    assert search_here(monkeypatch, run, *changed) == 0, "once accepted, these are the run's settings"
+    assert search_here(run, *changed) == 0, "once accepted, these are the run's settings"
 
 
 def test_a_full_disk_is_told_and_more_room_is_enough(
-    work: Path, alone: RunDir, small_disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    alone: RunDir, small_disk: Path, search_here: Search, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     run = RunDir(small_disk / "run")
     (small_disk / "in-the-way").write_bytes(b"x" * 3_100_000)
-    assert search_here(monkeypatch, run) == 2
+    assert search_here(run) == 2
     said = capsys.readouterr().err
     assert "error: the disk is full: " in said and str(small_disk) in said and "go on with: " in said
     (small_disk / "in-the-way").unlink()
-    assert search_here(monkeypatch, run, "--resume") == 0
+    assert search_here(run, "--resume") == 0
     assert same(run, alone)
 
 
 def test_a_folder_that_turns_read_only_is_told(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, alone: RunDir, search_here: Search, once: Once, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     run = RunDir(work / "read-only")
     frozen: list[int] = []
 
@@ -337,7 +299,7 @@ def test_a_folder_that_turns_read_only_is_told(
         frozen.append(subprocess.run(["chattr", "+i", run.checkpoints], capture_output=True, check=False).returncode)
 
     watcher = once(lambda: warming(run), freeze)
-    status = search_here(monkeypatch, run)
+    status = search_here(run)
     watcher.join()
     subprocess.run(["chattr", "-i", run.checkpoints], capture_output=True, check=False)
     if frozen != [0]:
@@ -345,34 +307,34 @@ def test_a_folder_that_turns_read_only_is_told(
     assert status == 2
     said = capsys.readouterr().err
     assert f"error: {run.checkpoints}" in said and "change its permissions, and go on with: " in said
-    assert search_here(monkeypatch, run, "--resume") == 0
+    assert search_here(run, "--resume") == 0
     assert same(run, alone)
 
 
 def test_a_data_file_that_vanishes_is_named(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Path, alone: RunDir, search_here: Search, once: Once, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(work)
     run, away = RunDir(work / "vanished"), work / "away"
     part = sorted((work / "images/train").iterdir())[3]
     mover = once(lambda: warming(run), lambda: part.rename(away))
-    assert search_here(monkeypatch, run) == 2
+    assert search_here(run) == 2
     mover.join()
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("error: ") and f"/{part.name}/" in said and "put it back or correct its path, and " in said
     away.rename(part)
-    assert search_here(monkeypatch, run, "--resume") == 0
+    assert search_here(run, "--resume") == 0
     assert same(run, alone)
 
 
-def test_a_retraining_goes_on_after_a_signal(work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retraining_goes_on_after_a_signal(
+    work: Path, alone: RunDir, status_of: Callable[..., int], once: Once, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line of a frozen manifest, stopped in its middle, comes to the weights of an undisturbed one."""
     monkeypatch.chdir(work)
 
     def retrain_here(run: RunDir, *extra: str) -> int:
         options = ["--controls=0", "--epochs=2", "--checkpoint-minutes=0.0001", *extra]
-        monkeypatch.setattr(sys, "argv", ["launch/retrain.py", str(run.root), *options])
-        return retrain.main()
+        return status_of(retrain, run.root, *options)
 
     other = RunDir(work / "retrained")
     subprocess.run(["cp", "-r", alone.root, other.root], check=True)

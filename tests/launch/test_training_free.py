@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -34,7 +33,6 @@ from subshot.supernet.space import from_named_choices
 from subshot.supernet.zennas import ZENNETS, ZenSpace, from_structure
 from subshot.train.run_dir import RunDir, read_json, read_jsonl
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINING_FREE = ("zennas-cifar", "nasbench201-cifar10", "nasbench101-cifar10", "darts-cifar10")
 QUICK = [
     "nasbench201-cifar10",
@@ -53,15 +51,6 @@ QUICK = [
 ]
 
 
-def status_of(program: object, patch: pytest.MonkeyPatch, *arguments: str) -> int:
-    patch.setattr(sys, "argv", ["launch/program.py", *arguments])
-    try:
-        return program.main()  # type: ignore[attr-defined, no-any-return]
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("training-free")
@@ -70,27 +59,21 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(work: Path) -> RunDir:
+def alone(work: Path, status_of: Callable[..., int]) -> RunDir:
     """A finished run of one process, its winner retrained."""
     run = RunDir(work / "alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
-        assert status_of(search, patch, *QUICK, "--run-dir=alone") == 0
-        assert status_of(retrain, patch, "alone", "--controls", "0") == 0
+        assert status_of(search, *QUICK, "--run-dir=alone") == 0
+        assert status_of(retrain, "alone", "--controls", "0") == 0
     return run
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_gives_the_same_bytes(work: Path, alone: RunDir, processes: int) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [*launcher, str(REPOSITORY / "launch" / "search.py"), *QUICK, f"--run-dir=by-{processes}"],
-        cwd=work,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def test_any_number_of_processes_gives_the_same_bytes(
+    work: Path, alone: RunDir, launched: Callable[..., Any], processes: int
+) -> None:
+    done = launched("search", *QUICK, f"--run-dir=by-{processes}", folder=work, processes=processes)
     assert done.returncode == 0, done.stderr
     other = RunDir(work / f"by-{processes}")
     assert other.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
@@ -112,7 +95,7 @@ def test_history_holds_terms_and_costs_within_the_limit(alone: RunDir) -> None:
 
 
 def test_a_stopped_search_goes_on_to_the_same_history(
-    work: Path, alone: RunDir, monkeypatch: pytest.MonkeyPatch
+    work: Path, alone: RunDir, status_of: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the files lie after a stop in the middle of the random control; what was measured once is read."""
     monkeypatch.chdir(work)
@@ -122,7 +105,7 @@ def test_a_stopped_search_goes_on_to_the_same_history(
         (copy.root / path.name).write_bytes(path.read_bytes())
     copy.history_jsonl.write_text(text[: len(text) * 3 // 4])
     copy.state_json.write_text(json.dumps({"evolution": read_json(alone.state_json)["evolution"]}))
-    assert status_of(search, monkeypatch, *QUICK, "--run-dir=stopped", "--resume") == 0
+    assert status_of(search, *QUICK, "--run-dir=stopped", "--resume") == 0
     assert copy.history_jsonl.read_bytes() == alone.history_jsonl.read_bytes()
     assert "measuring" not in copy.log.read_text()
 
@@ -176,18 +159,19 @@ def test_mistakes_end_with_2_and_one_sentence(
     arguments: list[str],
     sentence: str,
     work: Path,
+    mistake_of: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(work)
-    assert status_of(search, monkeypatch, *QUICK, *arguments, "--run-dir=mistake") == 2
-    assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert sentence in mistake_of(search, *QUICK, *arguments, "--run-dir=mistake")
     assert not (work / "mistake").exists()
 
 
-def test_one_proxy_is_the_score_itself(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_proxy_is_the_score_itself(
+    work: Path, status_of: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(work)
-    assert status_of(search, monkeypatch, *QUICK, "--score.proxies", "naswot", "--run-dir=one") == 0
+    assert status_of(search, *QUICK, "--score.proxies", "naswot", "--run-dir=one") == 0
     rows = [row for row in read_jsonl(RunDir(work / "one").history_jsonl) if row["score"] is not None]
     assert rows and all(row["score"] == row["terms"]["naswot"] for row in rows)
     assert not RunDir(work / "one").score_json.exists()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from subshot.launch.winners.check import check_winner
 
 Made = Any  # of conftest.py
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -20,20 +17,17 @@ PLAIN = 175
 """Damaged folders of either domain; with those of test_verify_sealed.py 500."""
 
 
-def verify(*arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, str(REPOSITORY / "launch" / "verify.py"), *arguments]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120)
-
-
 @pytest.mark.parametrize("domain", ["images", "clicks"])
-def test_a_whole_folder_is_passed(made_images: Made, made_clicks: Made, domain: str) -> None:
+def test_a_whole_folder_is_passed(
+    made_images: Made, made_clicks: Made, domain: str, launched: Callable[..., Any]
+) -> None:
     winner = made_images.winner if domain == "images" else made_clicks.winner
-    done = verify(str(winner))
+    done = launched("verify", winner)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 12 and all(line.startswith("ok ") for line in lines[:-1])
     assert "counted again from the genotype and network.json" in done.stdout
-    assert done.stdout.splitlines()[-1] == verify(str(winner)).stdout.splitlines()[-1]
+    assert done.stdout.splitlines()[-1] == launched("verify", winner).stdout.splitlines()[-1]
     listed = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=winner, capture_output=True)
     assert listed.returncode == 0, "SHA256SUMS is of coreutils' own form"
 
@@ -50,26 +44,10 @@ runpy.run_path({str(REPOSITORY / "launch" / "verify.py")!r}, run_name="__main__"
     assert done.returncode == 0, done.stderr
 
 
-def test_mistakes_end_with_2(tmp_path: Path) -> None:
+def test_mistakes_end_with_2(tmp_path: Path, launched: Callable[..., Any]) -> None:
     for folder, sentence in (("no/such", "is no folder"), (str(tmp_path), "it has no SHA256SUMS")):
-        done = verify(folder)
+        done = launched("verify", folder)
         assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
-
-
-def reason(folder: Path) -> str:
-    """Why the folder is refused; fails where it is not, or where anything but one sentence comes of it."""
-    with pytest.raises(ValueError, match=r"\S") as caught:
-        for _ in check_winner(folder):
-            pass
-    words = str(caught.value)
-    assert str(folder) in words and "\n" not in words and len(words) < 700
-    return words
-
-
-def linked(winner: Path, folder: Path) -> Path:
-    """A copy that shares its files until they are written anew."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return Path(shutil.copytree(winner, folder, copy_function=os.link))
 
 
 def rewrite(path: Path, content: bytes) -> None:
@@ -114,9 +92,11 @@ def damage(folder: Path, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("domain", ["images", "clicks"])
-def test_every_damage_is_refused(made_images: Made, made_clicks: Made, domain: str, tmp_path: Path) -> None:
+def test_every_damage_is_refused(
+    made_images: Made, made_clicks: Made, domain: str, linked: Callable[[Path], Path], reason_of: Callable[[Path], str]
+) -> None:
     winner = made_images.winner if domain == "images" else made_clicks.winner
     for seed in range(PLAIN):
-        folder = linked(winner, tmp_path / "winner")
+        folder = linked(winner)
         damage(folder, random.Random(f"{domain} {seed}"))
-        reason(folder)
+        reason_of(folder)

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import random
-import shutil
 import struct
 import zipfile
 from collections.abc import Callable
@@ -26,22 +25,6 @@ from subshot.launch.winners.handover import checksums
 Made = Any  # of conftest.py
 SEALED = 75
 """Damaged folders of either domain; 350 more are in test_verify.py."""
-
-
-def reason(folder: Path) -> str:
-    """Why the folder is refused; fails where it is not, or where anything but one sentence comes of it."""
-    with pytest.raises(ValueError, match=r"\S") as caught:
-        for _ in check_winner(folder):
-            pass
-    words = str(caught.value)
-    assert str(folder) in words and "\n" not in words and len(words) < 700
-    return words
-
-
-def linked(winner: Path, folder: Path) -> Path:
-    """A copy that shares its files until they are written anew."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return Path(shutil.copytree(winner, folder, copy_function=os.link))
 
 
 def rewrite(path: Path, content: bytes) -> None:
@@ -311,17 +294,22 @@ SEALED_DAMAGE = (
 
 @pytest.mark.parametrize("domain", ["images", "clicks"])
 def test_damage_under_new_hashes_is_refused_too(
-    made_images: Made, made_clicks: Made, domain: str, tmp_path: Path
+    made_images: Made,
+    made_clicks: Made,
+    domain: str,
+    tmp_path: Path,
+    linked: Callable[[Path], Path],
+    reason_of: Callable[[Path], str],
 ) -> None:
     winner = made_images.winner if domain == "images" else made_clicks.winner
     reasons = set()
     for seed in range(SEALED):
         change = SEALED_DAMAGE[seed % len(SEALED_DAMAGE)]
-        folder = linked(winner, tmp_path / "winner")
+        folder = linked(winner)
         change(folder, random.Random(f"{domain} {seed}"))
         if change is not climbing_path:
             seal(folder)
-        words = reason(folder)
+        words = reason_of(folder)
         assert "was changed" not in words, "the hashes fit, so another check has found it"
         reasons.add(words.replace(str(folder), ""))
         assert not (tmp_path / "marker").exists(), f"{change.__name__} ran code"
@@ -330,13 +318,13 @@ def test_damage_under_new_hashes_is_refused_too(
 
 @pytest.mark.parametrize("domain", ["images", "clicks"])
 def test_flipped_bits_under_new_hashes_never_crash(
-    made_images: Made, made_clicks: Made, domain: str, tmp_path: Path
+    made_images: Made, made_clicks: Made, domain: str, linked: Callable[[Path], Path]
 ) -> None:
     """Some change nothing that counts, such as an unused name; the others are refused in a sentence."""
     winner = made_images.winner if domain == "images" else made_clicks.winner
     refused = 0
     for seed in range(40):
-        folder, rng = linked(winner, tmp_path / "winner"), random.Random(f"{domain} {seed}")
+        folder, rng = linked(winner), random.Random(f"{domain} {seed}")
         path = rng.choice([each for each in sorted(folder.rglob("*")) if each.is_file() and each.name != "SHA256SUMS"])
         changed = bytearray(path.read_bytes())
         for _ in range(rng.choice([1, 3, 30])):

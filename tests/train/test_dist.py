@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,21 +12,11 @@ from subshot.train.dist import World, barrier, gather_objects, joined_world, ord
 SCRIPT = Path(__file__).with_name("ranks.py")
 
 
-def test_three_ranks_give_the_bits_of_one(tmp_path, one_process) -> None:
+def test_three_ranks_give_the_bits_of_one(tmp_path, one_process, launched) -> None:
     """Losses, weights, running statistics, step counters, accuracy: a supernet and a plain network, even where a
     rank has no shard."""
     out = tmp_path / "ranks.json"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=3",
-        str(SCRIPT),
-        str(out),
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = launched(SCRIPT, out, folder=tmp_path, processes=3, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     everyone = json.loads(out.read_text())
     assert [row.pop("rank") for row in everyone] == [0, 1, 2]

@@ -1,9 +1,6 @@
 """Embedding tables against torch's own Adagrad and slow loops, and two ranks against one process."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -280,7 +277,7 @@ def test_shards_of_all_ranks_come_in_order() -> None:
     assert in_shard_order([shards[0], shards[1]], 0).tolist() == [0, 1, 10, 11]
 
 
-def test_two_ranks_are_one_process(tmp_path) -> None:
+def test_two_ranks_are_one_process(tmp_path, launched) -> None:
     """Same tables from the seed, after training, from a state of one process and on from there; sharding none to the
     bit."""
     alone = {}
@@ -297,10 +294,7 @@ def test_two_ranks_are_one_process(tmp_path) -> None:
         for step in range(4):
             ranks.path_step(tables, ALONE, step)
         alone[f"{name}-paths"] = tables.state()
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(SCRIPT), str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, *launch]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = launched(SCRIPT, tmp_path, folder=tmp_path, processes=2, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
 
     def of_ranks(name):
