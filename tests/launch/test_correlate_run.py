@@ -220,8 +220,6 @@ def test_elements_of_an_array_and_what_adds_them_up(
     ("words", "sentence"),
     [
         (["--sample", "7"], "--sample is 7; it must be 8 to 30"),
-        (["--sample", "9"], "was frozen with 8 networks and 1 seeds; give the same --sample and --seeds"),
-        (["--seeds", "2"], "was frozen with 8 networks and 1 seeds"),
         (["--seeds", "0"], "--seeds is 0; it must be 1 or more"),
         (["--index", "8"], "--index is 8; the manifest has lines 0 to 7"),
         (["--epochs", "5"], "was frozen with other settings or data"),
@@ -234,6 +232,33 @@ def test_mistakes_end_with_2_and_one_sentence(
     ranked: RunDir, words: list[str], sentence: str, mistake_of: Callable[..., str]
 ) -> None:
     assert sentence in mistake_of(correlate, ranked.root, *words)
+
+
+def test_a_finished_sample_grows_and_another_one_does_not(
+    ranked: RunDir,
+    tmp_path: Path,
+    status_of: Callable[..., int],
+    mistake_of: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = RunDir(Path(shutil.copytree(ranked.root, tmp_path / "run")))
+    before = {element.network: element.result for element in read_manifest(run, CORRELATION).elements}
+    last = run.root / list(before.values())[-1]
+    content = last.read_bytes()
+    last.unlink()
+    for words in (["--sample", "10"], ["--seeds", "2"]):
+        assert "was frozen with 8 networks and 1 seeds, and not all are trained" in mistake_of(
+            correlate, run.root, *words
+        )
+    last.write_bytes(content)
+    assert status_of(correlate, run.root, "--sample", "10", "--resamples", "50") == 0
+    elements = read_manifest(run, CORRELATION).elements
+    kept = before.keys() & {element.network for element in elements}
+    assert len(kept) >= 6 and capsys.readouterr().err.count("-seed0: trained already") == len(kept)
+    assert read_json(run.ranking_json)["networks"] == len(elements) == 10
+    assert status_of(correlate, run.root, "--seeds", "2", "--resamples", "50") == 0
+    assert {element.network for element in read_manifest(run, CORRELATION).elements} == {e.network for e in elements}
+    assert read_json(run.ranking_json)["seeds"] == 2
 
 
 @pytest.mark.parametrize(
