@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from subshot.data.batch import ImageBatch
-from subshot.launch.vision.parts import make_space, make_supernet
+from subshot.launch.vision.build import make_space, make_supernet
 from subshot.launch.vision.presets import mobilenetv2_imagenette
 from subshot.train.dist import World, barrier, joined_world
 from subshot.train.fit import train_step

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from subshot.data.batch import ImageBatch
 from subshot.launch.config import SupernetConfig
-from subshot.launch.vision.parts import make_supernet
+from subshot.launch.vision.build import make_supernet
 from subshot.search.main_effects import main_effects, negated, path_loss_and_activations, reliability
 from subshot.search.ranking import bootstrap, kendall
 from subshot.supernet.chain import ChainSpace

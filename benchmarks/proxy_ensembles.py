@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from subshot.launch.correlation.benchmark_published import published
 from subshot.launch.correlation.benchmark_report import oriented, read_scores
 from subshot.launch.correlation.benchmark_scores import Benchmark, open_nasbench201
-from subshot.launch.correlation.published import published
 from subshot.search.aggregation import ENSEMBLES, RANK_COMBINERS, Ensemble
 from subshot.search.ensemble_selection import (
     Choice,

@@ -28,7 +28,7 @@ import tyro
 from torch import nn
 
 from subshot.data.batch import ImageBatch
-from subshot.launch.vision.parts import on_device
+from subshot.launch.vision.build import on_device
 from subshot.search.evaluator import FunctionEvaluator
 from subshot.search.evolution import EvolutionConfig, init, run_to_end
 from subshot.search.sampling import LegalSampler

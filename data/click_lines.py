@@ -1,5 +1,5 @@
 """Lines of a raw log as a prepared folder's own rule encodes them: the path of `prepare` and of the loaders, without
-its rows. By it a served model's plain Python (launch/winners/files/preprocess_clicks.py) is checked."""
+its rows. By it a served model's plain Python (launch/winners/copied/preprocess_clicks.py) is checked."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from subshot.data.click_columns import Standard, own_plan
-from subshot.data.click_formats import FORMATS, ClickFormat, Column, Kind, Layout
+from subshot.data.click_formats import ClickFormat, Column, Layout
 from subshot.data.click_parsing import parse_block
 from subshot.data.click_protocols import PROTOCOLS, Plan, make_plan
 from subshot.data.click_schema import ClickSchema
+from subshot.data.click_serving import OWN_KINDS, published_columns
 from subshot.data.click_text import Block
 from subshot.data.click_vocabulary import as_vocabulary, encode
 from subshot.data.clicks import capped_cardinalities, folded
 from subshot.data.image_folder import DataError
-from subshot.data.user_profile import PROFILE_COLUMNS
-
-OWN_KINDS: Mapping[str, Kind] = {"number": "real", "category": "text", "label": "label"}
 
 
 def encoded_lines(
@@ -58,8 +56,7 @@ def encoded_lines(
 
 def _published(manifest: Mapping[str, Any], text: bytes) -> tuple[Layout, Plan, dict[str, Standard]]:
     options = manifest["options"]
-    layout = next(each for each in FORMATS if each.title == options["layout"])
-    columns = layout.columns + (PROFILE_COLUMNS if options["user_profile"] else ())
+    layout, columns = published_columns(manifest)
     if layout.header:
         columns = _in_order(text, layout, {column.in_header: column for column in columns})
     plan = make_plan(

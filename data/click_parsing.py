@@ -24,7 +24,7 @@ CategoryText = Literal["by field", "decimal else hex"]
 """by field: hex fields are hexadecimal. decimal else hex: a token of a hex field that consists of decimal digits
 alone is read as decimal, as NASRec's scripts do for Avazu."""
 
-NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
 """What a real number looks like."""
 
 _INTEGERS: Mapping[Kind, type[pl.DataType]] = {

@@ -1,5 +1,5 @@
 """What a served model must do to a line of the raw log, from the manifest of the prepared one: JSON for
-preprocess.json, and the vocabularies. launch/winners/files/preprocess_clicks.py does what it says.
+preprocess.json, and the vocabularies. launch/winners/copied/preprocess_clicks.py does what it says.
 
     separator, header   how a line is cut; with a header, its names say where the columns are
     quotes              "none": they are letters; "strip": those around a cell go; "csv": as csv.reader cuts a line
@@ -23,20 +23,28 @@ from typing import Any
 
 import polars as pl
 
-from subshot.data.click_formats import FORMATS, Column
+from subshot.data.click_formats import FORMATS, ClickFormat, Column, Kind
 from subshot.data.click_protocols import DATE_PARTS, HASH_PRIME, PROTOCOLS, ZERO
 from subshot.data.clicks import capped_cardinalities
 from subshot.data.user_profile import PROFILE_COLUMNS
+
+OWN_KINDS: Mapping[str, Kind] = {"number": "real", "category": "text", "label": "label"}
+"""How the columns of a log of one's own are read; of any other kind they are left out."""
+
+
+def published_columns(manifest: Mapping[str, Any]) -> tuple[ClickFormat, tuple[Column, ...]]:
+    """The layout of a published log, and its columns, user profiles behind them."""
+    options = manifest["options"]
+    layout = next(each for each in FORMATS if each.title == options["layout"])
+    return layout, layout.columns + (PROFILE_COLUMNS if options["user_profile"] else ())
 
 
 def serving_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[str, Any]:
     """max_rows_per_table: of the tables that are served; 0 for no cap."""
     if manifest["dataset"] == "csv":
         return _own_rules(manifest, max_rows_per_table)
-    options, dataset = manifest["options"], manifest["dataset"]
-    protocol = PROTOCOLS[manifest["protocol"]]
-    layout = next(each for each in FORMATS if each.title == options["layout"])
-    columns = layout.columns + (PROFILE_COLUMNS if options["user_profile"] else ())
+    dataset, protocol = manifest["dataset"], PROTOCOLS[manifest["protocol"]]
+    layout, columns = published_columns(manifest)
     decimal_first = protocol.category_text(dataset) == "decimal else hex"
     fields = [(field["name"], field["cardinality"]) for field in manifest["categorical_fields"]]
     rows = capped_cardinalities([cardinality for _, cardinality in fields], max_rows_per_table)
@@ -80,8 +88,7 @@ def _cell(column: Column, decimal_first: bool) -> dict[str, Any]:
 
 def _own_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[str, Any]:
     """Of a log of one's own, whose rule is data/click_columns.py's."""
-    kinds = {"number": "real", "category": "text", "label": "label"}
-    columns = [column for column in manifest["columns"] if column["kind"] in kinds]
+    columns = [column for column in manifest["columns"] if column["kind"] in OWN_KINDS]
     steps = {column["name"]: column for column in columns}
     fields = [(field["name"], field["cardinality"]) for field in manifest["categorical_fields"]]
     rows = capped_cardinalities([cardinality for _, cardinality in fields], max_rows_per_table)
@@ -100,7 +107,7 @@ def _own_rules(manifest: Mapping[str, Any], max_rows_per_table: int) -> dict[str
             {
                 "name": column["name"],
                 "header": column["name"],
-                "kind": kinds[column["kind"]],
+                "kind": OWN_KINDS[column["kind"]],
                 "label": column["kind"] == "label",
             }
             for column in columns

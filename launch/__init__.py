@@ -1,1 +1,1 @@
-"""Entry points: each file is a script, and composes the other five folders."""
+"""The commands, each a script, and the stages that they share; in folders what kinds of run bring and take."""

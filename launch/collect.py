@@ -51,7 +51,7 @@ def outcome(run: RunDir, array: Array, element: Element, metric: str, queued: se
     job = f"{array.name}-{element.index}"
     record = read_job(run, job)
     beats = [beat.beat_unix for beat in read_heartbeats(run, job)]
-    if record is None:
+    if record is None or record.state == "finished":  # an earlier list's element of this number, or its result is gone
         return Outcome(element, "queued" if element.index in queued else "missing", why="not begun")
     silent = time.time() - max([record.begun_unix, *beats])
     if record.state == "running" and silent < SILENT_SECONDS:

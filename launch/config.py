@@ -74,7 +74,7 @@ class ImagesConfig(ReadImagesConfig):
     """How images are read and shown, and how they train a supernet."""
 
     augmentation: Literal["imagenet", "small_photo", "digits", "none"] = "imagenet"
-    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision/parts.py."""
+    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision/build.py."""
     batch_size: int = 512
     """Global, over all processes."""
     num_shards: int = 8
@@ -147,7 +147,7 @@ class RetrainConfig:
 
     recipe: Recipe
     augmentation: Literal["imagenet", "small_photo", "digits", "none"] = "imagenet"
-    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision/parts.py."""
+    """How training images are cropped, flipped and coloured; AUGMENTATIONS in launch/vision/build.py."""
     random_operations: int = 0
     """RandAugment operations an image; 0 for none."""
     random_magnitude: int = 9

@@ -51,7 +51,7 @@ from subshot.launch.parsing import parsed
 from subshot.launch.pipe import reader_may_leave
 from subshot.launch.presets import PRESETS
 from subshot.launch.started import program
-from subshot.launch.vision.parts import make_space
+from subshot.launch.vision.build import make_space
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.space import Genotype
 from subshot.train.run_dir import RunDir, read_json, write_json

@@ -1,4 +1,5 @@
-"""The frozen list of trainings that a job array goes through: manifest.json, written once, read by every element.
+"""The frozen list of trainings that a job array goes through: manifest.json, read by every element, and
+replaced only when all of it is trained.
 
 A run has one of retrainings, and one of the trainings that judge its score.
 
@@ -71,11 +72,13 @@ def hash_of(value: Any) -> str:
 
 
 def freeze(run: RunDir, manifest: Manifest, array: Array = RETRAINING) -> None:
-    """Writes the manifest. Raises ValueError where another one is frozen, and not all of its trainings are finished."""
+    """Writes the manifest. Raises ValueError where another one is frozen, unless that is finished and of the same
+    settings."""
     path = array.manifest_json(run)
     if path.is_file():
         frozen = read_manifest(run, array)
-        if frozen != manifest and not is_finished(frozen, run):
+        may_follow = frozen.config_hash == manifest.config_hash and is_finished(frozen, run)
+        if frozen != manifest and not may_follow:
             raise ValueError(
                 f"{path} was frozen with other trainings or settings; give the same {array.options}, or delete it when "
                 "no element of it runs"

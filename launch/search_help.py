@@ -12,8 +12,8 @@ from subshot.launch.started import another, program
 ABOUT = """
 A preset is a whole configuration: which networks, which data, how they are scored. A search trains one supernet that
 holds all networks of a space for a short while, or nothing at all, ranks networks by a score, and looks for the best
-under your limits by evolution, beside a random search of equal budget and, where the score allows it, the exact
-optimum. It leaves a run folder with every candidate and a report; retraining the best from scratch comes after it.
+under your limits by evolution or NSGA-II, beside a random search of equal budget and, where the score allows it, the
+exact optimum. It leaves a run folder with every candidate and a report; retraining the best comes after it.
 
 Give the command again with --resume where it was stopped: by Ctrl-C, by a signal, or by a kill. The last line of
 standard output is the sha256 of the history.

@@ -55,4 +55,4 @@ def described(config: EvolutionConfig) -> str:
     """The search in words."""
     if config.method == "regularised":
         return "evolution"
-    return f"evolution by NSGA-II (score up, {' and '.join(config.costs)} down)"
+    return f"NSGA-II (score up, {' and '.join(config.costs)} down)"

@@ -91,7 +91,7 @@ def import_direction(path: Path, tree: ast.Module) -> Iterator[str]:
 
 
 def domains(path: Path, tree: ast.Module) -> Iterator[str]:
-    """What every domain takes (winners' folders, pages, latency tables) knows none of them."""
+    """What domains take (winners' folders, pages, latency tables) imports none of them."""
     if path.parts[:2] not in {("launch", part) for part in ("winners", "reports", "latency_tables")}:
         return
     for line, name in imports(tree):

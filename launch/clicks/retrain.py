@@ -1,7 +1,7 @@
 """Retraining of a CTR run: validation chooses among the best of the search, every finalist is tuned over the same grid
 of learning rates, and the test split is looked at once for each finalist and seed.
 
-    1. the `top` best by score of evolution, as many of random search, and `controls` random networks of the winner's
+    1. the `top` best by score of the search, as many of random search, and `controls` random networks of the winner's
        cost, once each at the recipe's rate (at the lowest of the grid where that diverges); the validation split
        chooses one of each
     2. those and every baseline over the grid of learning rates; the validation split chooses each one's rate

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from subshot.data.image_folder import DataError
+from subshot.launch.correlation.benchmark_published import Published, published
 from subshot.launch.correlation.benchmark_scores import COSTS, Benchmark
-from subshot.launch.correlation.published import Published, published
 from subshot.launch.reports.charts import BLUE, GRID, INK, MUTED, ORANGE, render
 from subshot.launch.reports.page import STYLE
 from subshot.proxies import PROXIES

@@ -18,7 +18,7 @@ from pathlib import Path
 import tyro
 
 from subshot.launch.correlation.ranking import Trained, judged
-from subshot.launch.correlation.sample import DEFAULT, planned, scored_networks, stratified
+from subshot.launch.correlation.sample import DEFAULT, Scored, planned, scored_networks, stratified
 from subshot.launch.correlation.scores import chosen_kinds, measured, terms_of
 from subshot.launch.correlation.trainings import Trainings, value_of
 from subshot.launch.domain import Domain
@@ -131,9 +131,9 @@ def correlate_run(arguments: CorrelateRunArguments, names: Sequence[str], world:
 def manifest_of(
     arguments: CorrelateRunArguments, run: RunDir, domain: Domain, trainings: Trainings, seed: int, world: World
 ) -> Manifest:
-    """The frozen list, or what would be frozen: the first one, or after a finished one another that the arguments ask
-    for, which takes what the first trained. Raises ValueError where they ask for another one before, or for an element
-    of none: what was trained meanwhile could change the sample."""
+    """The frozen list, or what would be frozen: the first one, or after a finished one the larger one that the
+    arguments ask for. Raises ValueError where they ask for another one else, or for an element of none: what was
+    trained meanwhile could change the sample."""
     count, seeds, trained = arguments.sample or DEFAULT, arguments.seeds or 1, trainings.trained_before(run)
     if arguments.index is not None or of_main(CORRELATION.manifest_json(run).is_file(), world):
         frozen = read_manifest(run, CORRELATION)
@@ -146,16 +146,25 @@ def manifest_of(
         seeds_there = len(frozen.elements) // max(1, networks_there)
         if arguments.sample in (None, networks_there) and arguments.seeds in (None, seeds_there):
             return frozen
-        if arguments.index is not None or not of_main(is_finished(frozen, run), world):
+        count, seeds = arguments.sample or networks_there, arguments.seeds or seeds_there
+        grows = arguments.index is None and count >= networks_there and seeds >= seeds_there
+        if not grows or not of_main(is_finished(frozen, run), world):
             raise ValueError(
-                f"{CORRELATION.manifest_json(run)} was frozen with {networks_there} networks and {seeds_there} seeds, "
-                "and not all are trained; give the same --sample and --seeds until they are, or delete it when no "
+                f"{CORRELATION.manifest_json(run)} was frozen with {networks_there} networks and {seeds_there} seeds; "
+                "give the same --sample and --seeds, larger ones when all of it is trained, or delete it when no "
                 "element of it runs (finished trainings are kept)"
             )
-        count, seeds = arguments.sample or networks_there, arguments.seeds or seeds_there
-        trained = trained | {genotype_of(element) for element in frozen.elements}
+        if count == networks_there:
+            return planned(trainings, scored_in(frozen), seeds, domain.space.name, run)
+        trained = trained | {network.genotype for network in scored_in(frozen)}
     networks = stratified(*scored_networks(run), count, seed, trained)
     return planned(trainings, networks, seeds, domain.space.name, run)
+
+
+def scored_in(manifest: Manifest) -> list[Scored]:
+    """The networks of a sample, each once, highest score first."""
+    found = {genotype_of(element): element.score for element in manifest.elements}
+    return [Scored(genotype, score) for genotype, score in found.items() if score is not None]
 
 
 def genotype_of(element: Element) -> Genotype:

@@ -7,7 +7,8 @@ covers all quantiles, and correlations over it are of the whole space under the 
 often. (A correlation over the search's favourites alone would be of networks that the score takes for equals.)
 
 In each part a network that was trained from scratch already is taken before others. Apart from that the sample is a
-function of the run: of its history and seed. It is frozen, so later trainings do not change it.
+function of the run: of its history and seed. It is frozen, so later trainings do not change it, until all of it is
+trained and a larger one is asked for.
 """
 
 from __future__ import annotations

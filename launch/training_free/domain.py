@@ -13,8 +13,8 @@ from subshot.launch.options import at_least
 from subshot.launch.run_log import RunLog
 from subshot.launch.training_free.scoring import make_scorer, require_scorable
 from subshot.launch.training_free.space import BenchmarkNetworks, benchmark_builder, initialised
+from subshot.launch.vision.build import fingerprint_of, scan_images
 from subshot.launch.vision.correlation import ImageTrainings
-from subshot.launch.vision.parts import fingerprint_of, scan_images
 from subshot.launch.vision.retrain import Retraining, planned, retrain
 from subshot.train.dist import World
 from subshot.train.run_dir import RunDir

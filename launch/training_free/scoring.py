@@ -22,7 +22,7 @@ from subshot.launch.domain import Scorer
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import shared_evaluator
 from subshot.launch.training_free.space import BenchmarkNetworks, initialised
-from subshot.launch.vision.parts import proxy_batches
+from subshot.launch.vision.build import proxy_batches
 from subshot.proxies import PROXIES, Proxy, ProxyUndefined, measure, plan
 from subshot.search.aggregation import AGGREGATIONS, VKDNW_COLUMNS, Ensemble
 from subshot.search.evaluator import Infeasible, Score, TermScore, deal

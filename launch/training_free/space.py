@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from subshot.launch.config import BenchmarkSpaceConfig, TrainingFreeConfig
-from subshot.launch.vision.parts import Builder
+from subshot.launch.vision.build import Builder
 from subshot.search.objectives import Limit
 from subshot.search.rejection import CostLimit
 from subshot.search.walk import WalkSampler

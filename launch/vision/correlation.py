@@ -25,7 +25,7 @@ from subshot.launch.correlation.trainings import (
 from subshot.launch.job import claimed_by_main
 from subshot.launch.manifest import Element
 from subshot.launch.run_log import RunLog
-from subshot.launch.vision.parts import proxy_batches
+from subshot.launch.vision.build import proxy_batches
 from subshot.launch.vision.retrain import Retraining, checkpoint_name, trained, trainings_hash
 from subshot.proxies import PROXIES, Proxy, ProxyUndefined, measure
 from subshot.supernet.space import Genotype

@@ -12,8 +12,7 @@ from subshot.launch.domain import RetrainPlan, Scorer
 from subshot.launch.manifest import Element, Manifest
 from subshot.launch.own_space import space_fingerprint
 from subshot.launch.run_log import RunLog
-from subshot.launch.vision.correlation import ImageTrainings
-from subshot.launch.vision.parts import (
+from subshot.launch.vision.build import (
     Images,
     chain_builder,
     fingerprint_of,
@@ -24,6 +23,7 @@ from subshot.launch.vision.parts import (
     open_images,
     warmup_loader,
 )
+from subshot.launch.vision.correlation import ImageTrainings
 from subshot.launch.vision.retrain import Retraining, planned, retrain
 from subshot.launch.vision.scoring import make_scorer, require_scorable
 from subshot.launch.vision.spectra import measure_spectra

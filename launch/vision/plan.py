@@ -29,8 +29,8 @@ from subshot.launch.plan_timing import (
     tensor_bytes,
     timed_steps,
 )
+from subshot.launch.vision.build import make_supernet, warmup_loader
 from subshot.launch.vision.domain import VisionDomain
-from subshot.launch.vision.parts import make_supernet, warmup_loader
 from subshot.search.evaluator import Score
 from subshot.supernet.chain import ChainSpace
 from subshot.supernet.network import ChainSupernet

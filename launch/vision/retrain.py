@@ -19,7 +19,7 @@ from subshot.launch.domain import RetrainPlan
 from subshot.launch.job import claimed_by_main
 from subshot.launch.manifest import Element, Manifest, hash_of, numbered
 from subshot.launch.run_log import RunLog
-from subshot.launch.vision.parts import (
+from subshot.launch.vision.build import (
     Builder,
     ImageSpace,
     eval_loader,

@@ -6,7 +6,7 @@ from subshot.launch.config import VisionConfig
 from subshot.launch.domain import Scorer
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import shared_evaluator, together_evaluator
-from subshot.launch.vision.parts import Images, eval_loader, first_images
+from subshot.launch.vision.build import Images, eval_loader, first_images
 from subshot.search.evaluator import AdditiveEvaluator, Evaluator
 from subshot.search.main_effects import (
     main_effects,

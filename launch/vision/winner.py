@@ -15,7 +15,7 @@ from subshot.data.dali import MEAN, STD
 from subshot.data.image_folder import ImageFolder
 from subshot.data.imagenet import EvalLoader
 from subshot.launch.config import ImageRunConfig, to_json
-from subshot.launch.vision.parts import ImageSpace
+from subshot.launch.vision.build import ImageSpace
 from subshot.launch.winners.handover import Handover
 from subshot.launch.winners.provenance import provenance_of
 from subshot.launch.winners.raw import RawInputs

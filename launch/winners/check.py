@@ -31,7 +31,7 @@ from subshot.launch.winners.content import (
     short,
     told,
 )
-from subshot.launch.winners.files.load import Network
+from subshot.launch.winners.copied.load import Network
 from subshot.launch.winners.network_program import count_macs
 from subshot.launch.winners.programs import MAX_DIFFERENCE, run_onnx
 from subshot.launch.winners.provenance import config_digest

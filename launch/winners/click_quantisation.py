@@ -14,7 +14,7 @@ from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTens
 from torchrec.quant.embedding_modules import EmbeddingBagCollection as QuantisedCollection
 
 from subshot.data.clicks import ClickEvalLoader, open_clicks
-from subshot.launch.winners.files.load import Network
+from subshot.launch.winners.copied.load import Network
 from subshot.train.click_metrics import ClickMetrics, click_metrics
 from subshot.train.run_dir import file_digest
 

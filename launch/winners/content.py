@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from subshot.launch.winners.files import LOAD, preprocess_source
-from subshot.launch.winners.files.load import load_weights
+from subshot.launch.winners.copied import LOAD, preprocess_source
+from subshot.launch.winners.copied.load import load_weights
 from subshot.launch.winners.network_program import names_in
 from subshot.launch.winners.schema import ARCHITECTURE, VOCABULARY, require_schema, schemas
 from subshot.launch.winners.space import CLICKS, IMAGES

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from subshot.launch.winners.content import check_hashes, golden_output, read_golden, read_records, read_weights, told
-from subshot.launch.winners.files.load import Network
+from subshot.launch.winners.copied.load import Network
 from subshot.launch.winners.handover import Handover
 from subshot.launch.winners.raw import read_raw
 from subshot.launch.winners.raw_check import check_raw, raw_by_itself
@@ -94,12 +93,6 @@ def _int8_lookup(name: str, table: str, ids: str, dead: list[str]) -> list[Call]
 def table_mib(network: Network) -> float:
     sizes = [v.numel() * v.element_size() for name, v in network.state_dict().items() if name.startswith("tables.")]
     return sum(sizes) / 2**20
-
-
-def with_tables(network: Network, tables: dict[str, Tensor]) -> Network:
-    """tables: by field, the float32 weights that take the place of the network's own."""
-    weights = network.state_dict() | {f"tables.{field}.weight": value for field, value in tables.items()}
-    return Network(network.program, weights).eval()
 
 
 def quantised_handover(given: Handover, data: Path) -> Handover:

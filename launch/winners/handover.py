@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from subshot.launch.winners.card import model_card
 from subshot.launch.winners.check import check_winner
-from subshot.launch.winners.files import LOAD, load, preprocess_source
+from subshot.launch.winners.copied import LOAD, load, preprocess_source
 from subshot.launch.winners.latency import measure_latency
 from subshot.launch.winners.network_program import as_program, as_text, exported
 from subshot.launch.winners.programs import MAX_DIFFERENCE, run_onnx, run_pt2, write_onnx, write_pt2

@@ -3,7 +3,7 @@
     {"inputs": ["images"], "output": "linear", "parameters": ["stem.0.conv.weight", ...], "joined": [],
      "calls": [["conv2d", "conv2d.default", ["%images", "@stem.0.conv.weight", null, [2, 2], [1, 1]], ["images"]], ...]}
 
-launch/winners/files/load.py runs it, and says what a call's parts are. It is the same network for every space, so a
+launch/winners/copied/load.py runs it, and says what a call's parts are. It is the same network for every space, so a
 folder with it needs no builder of ours; torch.export keeps names of weights, dynamic batches, and BatchNorms whole.
 """
 
@@ -21,7 +21,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
-from subshot.launch.winners.files.load import OPERATIONS, Network
+from subshot.launch.winners.copied.load import OPERATIONS, Network
 
 MAX_BATCH = 2**20
 _LEFT_OUT = ("device", "pin_memory", "dtype", "layout")

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from subshot.launch.winners.content import told
-from subshot.launch.winners.schema import BY_ITSELF, raw_schema, require_schema
+from subshot.launch.winners.schema import raw_schema, require_schema
 from subshot.launch.winners.space import IMAGES
 from subshot.train.run_dir import read_json, write_json
 from subshot.train.winner_dir import LOG_LINES, PICTURES, RAW, WinnerDir
@@ -32,7 +32,7 @@ EXPECTED_BYTES = 2**28
 
 @dataclass(frozen=True)
 class RawInputs:
-    """files: contents by name, in order. expected_by: what computed `expected` (see winner_schema.py).
+    """files: contents by name, in order. expected_by: what computed `expected` (see schema.py).
 
     expected: of pictures `levels` [N, 3, size, size] uint8, the grey levels after resizing and cropping, and
     `normalised` [3, 256] float32, what the network gets for each level of each channel; of log lines `dense` [N, D]
@@ -42,11 +42,6 @@ class RawInputs:
     files: Mapping[str, bytes]
     expected: Mapping[str, Tensor]
     expected_by: str
-
-    @property
-    def by_itself(self) -> bool:
-        """Whether the expected values are those of the code that they check, because no other was at hand."""
-        return self.expected_by == BY_ITSELF
 
 
 def raw_names(task: str) -> tuple[str, ...]:

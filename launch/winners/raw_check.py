@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from subshot.launch.winners.content import told
-from subshot.launch.winners.files import preprocess_clicks, preprocess_images
+from subshot.launch.winners.copied import preprocess_clicks, preprocess_images
 from subshot.launch.winners.raw import RawInputs
 from subshot.launch.winners.raw_lines import log_lines
 from subshot.launch.winners.raw_pictures import pictures

@@ -16,7 +16,7 @@ LARGEST = 300
 
 def pictures(size: int, crop_ratio: float) -> dict[str, bytes]:
     """Contents by name. A wide one that is about as high as the network's resized images, a tall one that is enlarged
-    and one that shrinks by half; none is as large as the network's images."""
+    and one that shrinks by half; none has a side of the network's size."""
     side = min(round(size / crop_ratio), LARGEST)
     wide, tall, deep = PICTURES
     return {

@@ -8,7 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import best_match
 
-from subshot.launch.winners.files.load import OPERATIONS
+from subshot.launch.winners.copied.load import OPERATIONS
 from subshot.launch.winners.space import CLICKS, IMAGES, SCHEMA_VERSION
 from subshot.train.winner_dir import LOG_LINES, PICTURES
 

@@ -32,8 +32,8 @@ from subshot.launch.domain import Scorer
 from subshot.launch.explore import explore
 from subshot.launch.presets import PRESETS, digits
 from subshot.launch.run_log import RunLog
+from subshot.launch.vision.build import make_space
 from subshot.launch.vision.domain import VisionNetworks
-from subshot.launch.vision.parts import make_space
 from subshot.launch.vision.winner import image_handover
 from subshot.launch.winners.check import check_winner
 from subshot.launch.winners.handover import write_winner

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from subshot.launch import slurm
-from subshot.launch.collect import collect, queued_elements
-from subshot.launch.manifest import CORRELATION, Element, Manifest, freeze
+from subshot.launch.collect import collect, outcomes, queued_elements
+from subshot.launch.manifest import CORRELATION, Element, Manifest, freeze, read_manifest
 from subshot.train.job_record import State, begin_job, end_job, read_job
 from subshot.train.run_dir import RunDir, append_jsonl, write_json
 
@@ -155,6 +155,22 @@ def test_the_exit_status_says_whether_something_is_left(
     capsys.readouterr()
     assert slurm.main() == 2
     assert "has no frozen manifest" in capsys.readouterr().err
+
+
+def test_a_list_is_replaced_when_it_is_trained_by_one_of_the_same_settings(run: RunDir) -> None:
+    frozen = read_manifest(run)
+    other = Manifest("0", "test/accuracy", (*frozen.elements, element(6, "2", 0)))
+    with pytest.raises(ValueError, match=r"was frozen with other trainings or settings; give the same --top"):
+        freeze(run, other)
+    for each in frozen.elements:
+        finish(run, each.name, 0.5)
+    with pytest.raises(ValueError, match=r"was frozen with other trainings or settings"):
+        freeze(run, replace(other, config_hash="1"))
+    assert read_manifest(run) == frozen
+    job(run, "retrain-6", "finished")  # of an earlier list
+    freeze(run, other)
+    assert read_manifest(run) == other
+    assert outcomes(run)[6].why == "not begun"
 
 
 def judged_element(index: int) -> Element:

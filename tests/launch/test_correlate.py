@@ -23,6 +23,7 @@ import torch
 from subshot.data.nasbench import read_nasbench201
 from subshot.launch import correlate
 from subshot.launch.correlate import chosen_proxies
+from subshot.launch.correlation.benchmark_published import TABLES, published
 from subshot.launch.correlation.benchmark_report import JudgingSettings, as_json, as_text, judge, picture
 from subshot.launch.correlation.benchmark_scores import (
     MEAN,
@@ -35,7 +36,6 @@ from subshot.launch.correlation.benchmark_scores import (
     open_nasbench201,
     read_batches,
 )
-from subshot.launch.correlation.published import TABLES, published
 from subshot.proxies import PROXIES
 from subshot.search.aggregation import ENSEMBLES, log_rank_sum
 from subshot.search.ranking import kendall, ndcg, partial_kendall, spearman

@@ -247,9 +247,7 @@ def test_a_finished_sample_grows_and_another_one_does_not(
     content = last.read_bytes()
     last.unlink()
     for words in (["--sample", "10"], ["--seeds", "2"]):
-        assert "was frozen with 8 networks and 1 seeds, and not all are trained" in mistake_of(
-            correlate, run.root, *words
-        )
+        assert "was frozen with 8 networks and 1 seeds; give the same" in mistake_of(correlate, run.root, *words)
     last.write_bytes(content)
     assert status_of(correlate, run.root, "--sample", "10", "--resamples", "50") == 0
     elements = read_manifest(run, CORRELATION).elements
@@ -259,6 +257,8 @@ def test_a_finished_sample_grows_and_another_one_does_not(
     assert status_of(correlate, run.root, "--seeds", "2", "--resamples", "50") == 0
     assert {element.network for element in read_manifest(run, CORRELATION).elements} == {e.network for e in elements}
     assert read_json(run.ranking_json)["seeds"] == 2
+    for words in (["--sample", "8"], ["--seeds", "1"]):
+        assert "was frozen with 10 networks and 2 seeds; give the same" in mistake_of(correlate, run.root, *words)
 
 
 @pytest.mark.parametrize(

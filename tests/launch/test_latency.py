@@ -18,7 +18,7 @@ from subshot.launch.latency_tables.chain import networks_over_macs, operations
 from subshot.launch.latency_tables.measure import MeasureConfig, make_program, measured
 from subshot.launch.latency_tables.table import read_latency_table
 from subshot.launch.presets import PRESETS
-from subshot.launch.vision.parts import make_constraints, make_space
+from subshot.launch.vision.build import make_constraints, make_space
 from subshot.supernet.nasbench_macro import nasbench_macro
 from subshot.supernet.network import Block
 from subshot.train.run_dir import read_json

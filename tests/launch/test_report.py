@@ -19,8 +19,8 @@ from subshot.launch.reports.findings import methods
 from subshot.launch.reports.page import table, text
 from subshot.launch.reports.record import read_record, stage_seconds
 from subshot.launch.run_log import RunLog
+from subshot.launch.vision.build import make_space, make_supernet
 from subshot.launch.vision.domain import VisionNetworks, indicators_record
-from subshot.launch.vision.parts import make_space, make_supernet
 from subshot.launch.vision.report import SECTIONS
 from subshot.launch.vision.spectra import measure_spectra
 from subshot.search.evaluator import AdditiveEvaluator

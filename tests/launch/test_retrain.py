@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from subshot.launch import retrain, search
 from subshot.launch.domain import read_config
 from subshot.launch.vision import retrain as vision_retrain
-from subshot.launch.vision.parts import make_space
+from subshot.launch.vision.build import make_space
 from subshot.launch.winners.check import check_winner
 from subshot.supernet.network import build_network
 from subshot.supernet.space import from_named_choices

@@ -48,7 +48,7 @@ def test_regularised_is_evolution_itself(problem) -> None:
 def test_the_control_of_nsga2_draws_at_random() -> None:
     control = random_search(FRONT)
     assert control.method == "regularised" and control.budget == FRONT.budget == control.population
-    assert described(FRONT) == "evolution by NSGA-II (score up, params and macs down)"
+    assert described(FRONT) == "NSGA-II (score up, params and macs down)"
 
 
 @pytest.mark.parametrize("sums", [True, False])

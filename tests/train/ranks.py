@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -77,6 +78,14 @@ def all_reduced(world: World) -> list[float]:
     return [result.loss for result in fit(lambda _: path, optimizer, loader, recipe, image_task(), world, 4)]
 
 
+def gloo_threads() -> list[str]:
+    names = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(FileNotFoundError):
+            names.append(path.read_text())
+    return [name for name in names if "gloo" in name]
+
+
 def main() -> None:
     torch.set_num_threads(1)
     with joined_world() as world:
@@ -86,9 +95,8 @@ def main() -> None:
         everyone = gather_objects({"rank": world.rank, **mine}, world)
         if world.is_main:
             Path(sys.argv[1]).write_text(json.dumps(everyone))
-    # A thread of gloo that lives on while Python shuts down can abort the process.
-    names = [thread.read_text() for thread in Path("/proc/self/task").glob("*/comm")]
-    assert not [name for name in names if "gloo" in name], names
+        assert gloo_threads()
+    assert not gloo_threads(), "one that lives on while Python shuts down can abort the process"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 from subshot.launch.config import LimitsConfig
 from subshot.launch.latency_tables.table import read_latency_table, table_record
-from subshot.launch.vision.parts import make_constraints
+from subshot.launch.vision.build import make_constraints
 from subshot.search.objectives import ImpossibleLimit
 from subshot.supernet.nasbench_macro import nasbench_macro
 

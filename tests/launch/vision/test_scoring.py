@@ -14,7 +14,7 @@ from subshot.launch.domain import Scorer
 from subshot.launch.presets import digits
 from subshot.launch.run_log import RunLog
 from subshot.launch.scoring import alone
-from subshot.launch.vision.parts import Images, make_space, make_supernet, open_images
+from subshot.launch.vision.build import Images, make_space, make_supernet, open_images
 from subshot.launch.vision.scoring import make_scorer
 from subshot.supernet.base import extract
 from subshot.supernet.network import ChainSupernet

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,8 +24,8 @@ from subshot.data.dali import STD
 from subshot.data.imagenet import EvalLoader
 from subshot.launch import export
 from subshot.launch.winners.check import check_winner
-from subshot.launch.winners.files import preprocess_clicks, preprocess_images
-from subshot.launch.winners.files.load import load
+from subshot.launch.winners.copied import preprocess_clicks, preprocess_images
+from subshot.launch.winners.copied.load import load
 
 Made = Any  # of conftest.py
 CHECKS = 11
@@ -262,17 +263,12 @@ def test_a_loaded_network_trains(made_images: Made) -> None:
     assert moved and all("running" in name for name in moved), "BatchNorm's statistics move in training mode alone"
 
 
-def run_export(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["launch/export.py", *arguments])
-    return export.main()
-
-
 def test_int8_tables_state_what_they_cost(
-    made_clicks: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made_clicks: Made, tmp_path: Path, status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "int8"
     arguments = ["--out", str(out), "--tables", "int8", "--data", str(made_clicks.prepared)]
-    assert run_export(monkeypatch, str(made_clicks.winner), *arguments) == 0
+    assert status_of(export, str(made_clicks.winner), *arguments) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == str(out) and "torchrec's int8" in printed
     assert len(list(check_winner(out))) == CHECKS
@@ -284,13 +280,11 @@ def test_int8_tables_state_what_they_cost(
     both = [predict(folder, "-", text="\n".join(rows)).stdout.split() for folder in (made_clicks.winner, out)]
     floats, codes = (np.array([float(value) for value in each]) for each in both)
     assert 0 < np.abs(floats - codes).max() < 0.02
-    assert run_export(monkeypatch, str(out), *arguments[2:], "--out", str(tmp_path / "twice")) == 2
+    assert status_of(export, str(out), *arguments[2:], "--out", str(tmp_path / "twice")) == 2
     assert "this one has none" in capsys.readouterr().err
 
 
-def test_weights_are_cut_into_files_and_a_zip(
-    made_clicks: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_cut_into_files_and_a_zip(made_clicks: Made, tmp_path: Path, status_of: Callable[..., int]) -> None:
     from subshot.launch.winners.export import read_handover
     from subshot.launch.winners.handover import write_winner
     from subshot.train.winner_dir import WinnerDir
@@ -300,7 +294,7 @@ def test_weights_are_cut_into_files_and_a_zip(
     assert "tables.table_C3.weight" in json.loads((tmp_path / "cut" / "network.json").read_text())["joined"]
     one, other = load(made_clicks.winner).state_dict(), load(tmp_path / "cut").state_dict()
     assert one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
-    assert run_export(monkeypatch, str(tmp_path / "cut"), "--out", str(tmp_path / "whole"), "--zip") == 0
+    assert status_of(export, str(tmp_path / "cut"), "--out", str(tmp_path / "whole"), "--zip") == 0
     subprocess.run(["python3", "-m", "zipfile", "-e", "whole.zip", "unpacked"], cwd=tmp_path, check=True)
     assert len(list(check_winner(tmp_path / "unpacked" / "whole"))) == CHECKS
     same = {path.name for path in (tmp_path / "whole").iterdir()} ^ {path.name for path in made_clicks.winner.iterdir()}

@@ -18,7 +18,7 @@ from subshot.data.click_serving import serving_rules, vocabularies
 from subshot.data.clicks import ClickEvalLoader, open_clicks
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
-from subshot.launch.winners.files import preprocess_clicks
+from subshot.launch.winners.copied import preprocess_clicks
 
 
 def served(raw: Path, prepared: Path, cap: int, folder: Path) -> NDArray[np.float64]:

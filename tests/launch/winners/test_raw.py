@@ -8,7 +8,6 @@ import io
 import json
 import random
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,19 +40,15 @@ Record = dict[str, Any]
 
 def seal(folder: Path) -> None:
     """SHA256SUMS of what is there now."""
-    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    (folder / "SHA256SUMS").unlink(missing_ok=True)  # the folder may share its files with another
     (folder / "SHA256SUMS").write_text(checksums(folder))
 
 
-def refusal(folder: Path) -> str:
-    """Of a folder whose hashes are made to fit: one sentence."""
-    seal(folder)
-    with pytest.raises(ValueError, match=r"\S") as caught:
-        for _ in check_winner(folder):
-            pass
-    words = str(caught.value)
-    assert str(folder) in words and "\n" not in words and len(words) < 700
-    return words
+@pytest.fixture
+def refusal(reason_of: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Of a folder whose hashes are made to fit."""
+
+    return lambda folder: (seal(folder), reason_of(folder))[1]
 
 
 def changed(path: Path, change: Callable[[Record], None]) -> None:
@@ -87,7 +82,9 @@ def test_whole_folders_say_what_was_compared(made_images: Made, made_clicks: Mad
         ("size", 64, "preprocess.json: size is 64"),
     ],
 )
-def test_other_preprocessing_of_pictures_is_refused(image_copy: Path, field: str, value: Any, words: str) -> None:
+def test_other_preprocessing_of_pictures_is_refused(
+    image_copy: Path, field: str, value: Any, words: str, refusal: Callable[[Path], str]
+) -> None:
     changed(image_copy / "preprocess.json", lambda record: record.update({field: value}))
     text = (image_copy / "MODEL_CARD.md").read_text()
     if field == "size":
@@ -120,13 +117,13 @@ CLICK_CHANGES: Mapping[str, Callable[[Record], None]] = {
 
 
 @pytest.mark.parametrize("name", CLICK_CHANGES)
-def test_other_preprocessing_of_lines_is_refused(click_copy: Path, name: str) -> None:
+def test_other_preprocessing_of_lines_is_refused(click_copy: Path, name: str, refusal: Callable[[Path], str]) -> None:
     changed(click_copy / "preprocess.json", CLICK_CHANGES[name])
     words = refusal(click_copy)
     assert "preprocess.json" in words and "golden" in words
 
 
-def test_every_swap_in_a_small_vocabulary_is_refused(click_copy: Path) -> None:
+def test_every_swap_in_a_small_vocabulary_is_refused(click_copy: Path, refusal: Callable[[Path], str]) -> None:
     """Of two values, and of a value for one that is none; not of two that the capped table folds into one row."""
     path, rules = click_copy / "vocabulary.json", json.loads((click_copy / "preprocess.json").read_text())
     folder, before = WinnerDir(click_copy), path.read_text()
@@ -279,20 +276,20 @@ def test_pictures_are_small_and_drawn_by_a_rule(made_images: Made) -> None:
     assert (made_images.winner / "golden" / "wide.png").read_bytes() == pictures(32, 1.0)["wide.png"]
 
 
-def run_export(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["launch/export.py", *arguments])
-    return export.main()
-
-
 @pytest.mark.parametrize("domain", ["images", "clicks"])
 def test_a_folder_of_an_earlier_version_is_written_again(
-    made_images: Made, made_clicks: Made, domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made_images: Made,
+    made_clicks: Made,
+    domain: str,
+    tmp_path: Path,
+    status_of: Callable[..., int],
+    refusal: Callable[[Path], str],
 ) -> None:
     winner = made_images.winner if domain == "images" else made_clicks.winner
     old = Path(shutil.copytree(winner, tmp_path / "old"))
     shutil.rmtree(old / "golden")
     assert f"launch/export.py {old} --out NEW writes it again" in refusal(old)
-    assert run_export(monkeypatch, str(old), "--out", str(tmp_path / "new")) == 0
+    assert status_of(export, str(old), "--out", str(tmp_path / "new")) == 0
     said = next(line for line in check_winner(tmp_path / "new") if "raw" in line)
     assert said.endswith(f"as computed by {BY_ITSELF}")
     assert {path.name for path in (tmp_path / "new" / "golden").iterdir()} == {
@@ -301,14 +298,14 @@ def test_a_folder_of_an_earlier_version_is_written_again(
 
 
 def test_export_keeps_raw_inputs_and_refuses_other_preprocessing(
-    image_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    image_copy: Path, tmp_path: Path, status_of: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_export(monkeypatch, str(image_copy), "--out", str(tmp_path / "new")) == 0
+    assert status_of(export, str(image_copy), "--out", str(tmp_path / "new")) == 0
     for path in (image_copy / "golden").iterdir():
         assert (tmp_path / "new" / "golden" / path.name).read_bytes() == path.read_bytes()
     changed(image_copy / "preprocess.json", lambda record: record.update(crop_ratio=0.5))
     seal(image_copy)
-    assert run_export(monkeypatch, str(image_copy), "--out", str(tmp_path / "laundered")) == 2
+    assert status_of(export, str(image_copy), "--out", str(tmp_path / "laundered")) == 2
     assert "grey levels; allowed: 1" in capsys.readouterr().err and not (tmp_path / "laundered").exists()
 
 
@@ -372,7 +369,9 @@ BAD_PICTURES: Mapping[Callable[[Path], None], str] = {
 
 
 @pytest.mark.parametrize("damage", BAD_PICTURES, ids=lambda damage: damage.__name__)
-def test_what_can_be_no_raw_picture_is_refused(image_copy: Path, damage: Callable[[Path], None]) -> None:
+def test_what_can_be_no_raw_picture_is_refused(
+    image_copy: Path, damage: Callable[[Path], None], refusal: Callable[[Path], str]
+) -> None:
     damage(image_copy)
     assert BAD_PICTURES[damage] in refusal(image_copy)
 
@@ -391,7 +390,7 @@ def bytes_of_lines(path: Path) -> Mapping[str, tuple[bytes, str]]:
     }
 
 
-def test_what_can_be_no_raw_log_is_refused(click_copy: Path) -> None:
+def test_what_can_be_no_raw_log_is_refused(click_copy: Path, refusal: Callable[[Path], str]) -> None:
     path = click_copy / "golden" / "rows.txt"
     for content, words in bytes_of_lines(path).values():
         path.write_bytes(content)
