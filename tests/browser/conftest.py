@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,9 @@ CLICKS = [
 BASELINES = ["--retrain.baselines", "logistic_regression", "dlrm"]
 
 
+WHOLE = "return location.href == arguments[0] && document.readyState == 'complete' && !!document.querySelector('main')"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", type=Path, help="a folder for what the browser showed")
 
@@ -65,12 +69,16 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
         self.driver.get(page.as_uri())
+        end = time.monotonic() + 60  # on a busy machine the page may come after `get` has returned
+        while not self.ask(WHOLE, page.as_uri()):
+            assert time.monotonic() < end, f"{page} was not loaded"
+            time.sleep(0.05)
 
     def unfold(self) -> None:
         self.driver.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
 
-    def ask(self, script: str) -> Any:
-        return self.driver.execute_script(script)
+    def ask(self, script: str, *words: str) -> Any:
+        return self.driver.execute_script(script, *words)
 
     def complaints(self) -> list[str]:
         """What the console says."""
