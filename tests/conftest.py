@@ -14,10 +14,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from subshot.data.clicks import ClickEvalLoader, open_clicks
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 200
@@ -221,5 +225,26 @@ def check_gradients() -> Callable[..., None]:
                     parameter.add_(direction, alpha=sign * step)
                 ends.append(loss())
         torch.testing.assert_close((ends[0] - ends[1]) / (2 * step), slope, rtol=1e-3, atol=atol)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def require_prepared() -> Callable[..., NDArray[np.float64]]:
+    """require_prepared(found, prepared, cap): the rows of all splits as the loaders give them, dense values and ids
+    [N, D + F], after a check that `found` are the same in some order, to the last bit."""
+
+    def in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return rows[np.lexsort(rows.T[::-1])]
+
+    def check(found: NDArray[np.float64], prepared: Path, cap: int) -> NDArray[np.float64]:
+        clicks, parts = open_clicks(prepared), []
+        for split in (clicks.train, clicks.val, clicks.test):
+            for batch in ClickEvalLoader(split, batch_size=999, max_rows_per_table=cap):
+                ids = batch.sparse.values().view(len(split.categorical_fields), -1).t().numpy()
+                parts.append(np.concatenate([batch.dense.numpy().astype(np.float64), ids], axis=1))
+        rows = np.concatenate(parts)
+        assert np.array_equal(in_order(found), in_order(rows))
+        return rows
 
     return check

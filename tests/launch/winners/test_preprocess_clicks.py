@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from subshot.data.click_schema import ClickSchema
 from subshot.data.click_serving import serving_rules, vocabularies
-from subshot.data.clicks import ClickEvalLoader, open_clicks
 from subshot.data.prepare_clicks import PrepareOptions, prepare_clicks
 from subshot.data.synthetic_clicks import write_synthetic_log
 from subshot.launch.winners.copied import preprocess_clicks
@@ -30,28 +30,23 @@ def served(raw: Path, prepared: Path, cap: int, folder: Path) -> NDArray[np.floa
     return np.concatenate([np.concatenate([part.numpy().astype(np.float64) for part in row], axis=1) for row in parts])
 
 
-def trained_on(prepared: Path, cap: int) -> NDArray[np.float64]:
-    """The same rows, in another order, as the loaders give them."""
-    clicks, rows = open_clicks(prepared), []
-    for split in (clicks.train, clicks.val, clicks.test):
-        for batch in ClickEvalLoader(split, batch_size=999, max_rows_per_table=cap):
-            ids = batch.sparse.values().view(len(split.categorical_fields), -1).t().numpy()
-            rows.append(np.concatenate([batch.dense.numpy().astype(np.float64), ids], axis=1))
-    return np.concatenate(rows)
+@pytest.fixture
+def require_equal(require_prepared: Callable[..., NDArray[np.float64]]) -> Callable[..., NDArray[np.float64]]:
+    """require_equal(raw, prepared, folder): the rows that training gets without a cap, which are those served."""
 
+    def check(raw: Path, prepared: Path, folder: Path) -> NDArray[np.float64]:
+        rows = []
+        for cap in (0, 30):
+            found = served(raw, prepared, cap, folder)
+            assert len(found) > 200
+            rows.append(require_prepared(found, prepared, cap))
+        return rows[0]
 
-def in_order(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rows[np.lexsort(rows.T[::-1])]
-
-
-def require_equal(raw: Path, prepared: Path, folder: Path) -> None:
-    for cap in (0, 30):
-        found, wanted = served(raw, prepared, cap, folder), trained_on(prepared, cap)
-        assert len(found) > 200 and np.array_equal(in_order(found), in_order(wanted))
+    return check
 
 
 @pytest.mark.parametrize("protocol", ["nasrec", "autoctr", "bars-x4"])
-def test_a_synthetic_log(tmp_path: Path, protocol: Any) -> None:
+def test_a_synthetic_log(tmp_path: Path, protocol: Any, require_equal: Callable[..., Any]) -> None:
     raw = write_synthetic_log(tmp_path / "raw.tsv", 1500, 0)
     prepare_clicks("criteo", raw, tmp_path / "prepared", PrepareOptions(protocol=protocol))
     require_equal(raw, tmp_path / "prepared", tmp_path)
@@ -66,7 +61,9 @@ def test_a_synthetic_log(tmp_path: Path, protocol: Any) -> None:
         ("kdd12", "kdd12_click_small_32k.csv.gz"),
     ],
 )
-def test_real_logs(shared_data: Path, tmp_path: Path, dataset: Any, name: str, protocol: Any) -> None:
+def test_real_logs(
+    shared_data: Path, tmp_path: Path, dataset: Any, name: str, protocol: Any, require_equal: Callable[..., Any]
+) -> None:
     if (dataset, protocol) == ("kdd12", "bars-x4"):
         pytest.skip("bars-x4 is not defined for kdd12")
     raw = tmp_path / "raw"
@@ -75,7 +72,7 @@ def test_real_logs(shared_data: Path, tmp_path: Path, dataset: Any, name: str, p
     require_equal(raw, tmp_path / "prepared", tmp_path)
 
 
-def test_a_log_of_ones_own(tmp_path: Path) -> None:
+def test_a_log_of_ones_own(tmp_path: Path, require_equal: Callable[..., Any]) -> None:
     draw = random.Random(0)
     sites = ["news", "News", " news", 'a "shop", big', "día", "", "NA"]
     numbers = ["", "NA", "0", "-0.5", "1e-3", "+3.", ".5", "99999"]
@@ -115,7 +112,9 @@ def kdd12_rows(draw: random.Random, is_csv: bool) -> list[list[str]]:
 
 @pytest.mark.parametrize(("protocol", "drops"), [("nasrec", False), ("nasrec", True), ("autoctr", False)])
 @pytest.mark.parametrize("is_csv", [False, True], ids=["training.txt", "openml"])
-def test_user_profiles_stand_behind_a_line(tmp_path: Path, protocol: Any, drops: bool, is_csv: bool) -> None:
+def test_user_profiles_stand_behind_a_line(
+    tmp_path: Path, protocol: Any, drops: bool, is_csv: bool, require_equal: Callable[..., Any]
+) -> None:
     """What prepare joins by UserID, a served line brings along: Gender and Age, 0 for a user who has no profile."""
     rows, separator = kdd12_rows(random.Random(0), is_csv), "," if is_csv else "\t"
     behind = [[*row, *PROFILES.get(row[-1], ("0", "0"))] for row in rows]
@@ -127,12 +126,12 @@ def test_user_profiles_stand_behind_a_line(tmp_path: Path, protocol: Any, drops:
     profile.write_text("".join(f"{user}\t{gender}\t{age}\n" for user, (gender, age) in PROFILES.items()))
     options = PrepareOptions(protocol=protocol, user_profile=profile, drop_impression=drops)
     prepare_clicks("kdd12", raw, tmp_path / "prepared", options)
-    require_equal(lines, tmp_path / "prepared", tmp_path)
+    trained = require_equal(lines, tmp_path / "prepared", tmp_path)
     fields = [
         field["name"]
         for field in json.loads((tmp_path / "prepared" / "manifest.json").read_text())["categorical_fields"]
     ]
-    ids = trained_on(tmp_path / "prepared", 0)[:, -len(fields) :]
+    ids = trained[:, -len(fields) :]
     assert [len(set(ids[:, fields.index(name)])) for name in ("Gender", "Age")] == [3, 5], "the test has all of them"
     said: list[str] = []
     assert list(preprocess_clicks.read([str(raw)], tmp_path, said.append)) == []
